@@ -1,0 +1,33 @@
+"""Every change of a database, once and in order, in Delta Lake; asked with SQL in DuckDB.
+
+The package reads as the data flows: `capture` tells Debezium what to capture, `consume` reads Kafka, `decode` turns
+records into change events, `land` appends them to the change log, `project` folds the log into read models, `query`
+answers SQL over them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import duckdb
+
+    from cdc_lake.config import Config
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "connect"]
+
+
+def connect(config: Config | str | Path | None = None, as_of: str | None = None) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB connection with `current`, `changes` and `lake` attached.
+
+    `config` is a Config, the path of a `cdc-lake.yaml`, or None for the one in the current folder. The connection is
+    a snapshot: all tables are read at one cut, the one of the moment it was opened.
+
+    Raises `CdcLakeError` when the config or the lake cannot be read.
+    """
+    from cdc_lake.query.session import open_session
+
+    return open_session(config, as_of=as_of).connection

@@ -1,0 +1,281 @@
+"""`cdc-lake.yaml`: one place for every setting, checked as a whole before anything starts.
+
+Order of precedence: command-line flag, environment (`CDC_LAKE__SINK__FLUSH_SECONDS=1`), file, default.
+Values may hold `${ENV}`, `${ENV:-default}` and `${file:PATH}`. Relative paths are relative to the file's folder.
+Without `kafka` and `connect` sections the embedded stack is used: its addresses are read from `.cdc-lake/stack.json`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cdc_lake.errors import ConfigError, UnavailableError, suggest
+
+DEFAULT_FILE = "cdc-lake.yaml"
+STATE_FOLDER = ".cdc-lake"
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """A database that is captured. Without `dsn` it is the embedded PostgreSQL."""
+
+    name: str = Field(default="pos", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    connector: str | None = Field(default=None, description="the connector's JSON file, for its topic prefix and modes")
+    dsn: str | None = Field(default=None, description="PostgreSQL address of an administrator, for register and verify", repr=False)
+
+
+class Kafka(_Section):
+    """The broker and the client that reads it."""
+
+    bootstrap: str = Field(description="host:port, several separated by commas")
+    client: Literal["auto", "kafka-python", "confluent"] = "auto"
+    options: dict[str, Any] = Field(default_factory=dict, description="any option of the chosen client", repr=False)
+
+
+class Connect(_Section):
+    """Kafka Connect's REST interface."""
+
+    url: str
+
+
+class Lake(_Section):
+    """Where the Delta tables are: a folder or any URI that delta-rs takes."""
+
+    uri: str = "./lake"
+    options: dict[str, str] = Field(default_factory=dict, description="storage options of delta-rs", repr=False)
+
+
+class Sink(_Section):
+    """When the sink commits and how much memory it may hold."""
+
+    flush_seconds: float = Field(default=5, gt=0, description="a change is in the log at the latest after this")
+    flush_mb: float = Field(default=64, gt=0, description="or as soon as this many MB are buffered")
+    memory_mb: float = Field(default=1024, ge=32, description="buffers never hold more; the consumer pauses instead")
+
+
+class Table(_Section):
+    """What is special about a table, or about all tables that a glob names."""
+
+    key: list[str] | None = None
+    retention_class: str | None = Field(default=None, alias="class")
+    contract: str | None = None
+    order: list[str] | None = None
+    exclude: bool = False
+    mask: list[str] = Field(default_factory=list)
+
+
+_DURATION = r"^(forever|[1-9][0-9]*[smhdwy])$"
+
+
+class RetentionClass(_Section):
+    """How long the log, the history and the dead letters of a class are kept (`400d`, `12h`, `forever`)."""
+
+    log: str = Field(default="forever", pattern=_DURATION)
+    history: str | None = Field(default=None, pattern=_DURATION)
+    dlq: str | None = Field(default=None, pattern=_DURATION)
+
+
+class Retention(_Section):
+    """Retention by business value: classes, and the one of tables that name none."""
+
+    classes: dict[str, RetentionClass] = Field(default_factory=lambda: {"standard": RetentionClass()})
+    default: str = "standard"
+
+
+class Config(_Section):
+    """The whole configuration, checked. Build it with `load_config`."""
+
+    source: Source | None = None
+    sources: list[Source] | None = None
+    kafka: Kafka | None = None
+    connect: Connect | None = None
+    lake: Lake = Lake()
+    sink: Sink = Sink()
+    tables: dict[str, Table] = Field(default_factory=lambda: {"*.*": Table()})
+    retention: Retention = Retention()
+    root: Path = Field(default=Path(), exclude=True, json_schema_extra={"readOnly": True})
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _empty_table_is_default(cls, value: Any) -> Any:
+        return {k: ({} if v is None else v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    @property
+    def all_sources(self) -> list[Source]:
+        """The captured databases, at least one."""
+        return self.sources or [self.source or Source()]
+
+    @property
+    def state_folder(self) -> Path:
+        """The project's folder for the embedded stack's state, locks and logs."""
+        return self.root / STATE_FOLDER
+
+    @property
+    def stack_file(self) -> Path:
+        """Where the embedded stack records its addresses: `{"postgres": {"dsn"}, "kafka": {"bootstrap"}, "connect": {"url"}}`."""
+        return self.state_folder / "stack.json"
+
+    @property
+    def lake_uri(self) -> str:
+        """The lake as an absolute path (local) or the URI as given."""
+        uri = self.lake.uri
+        return uri if "://" in uri else str((self.root / Path(uri).expanduser()).absolute())
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka's address: configured, or the embedded broker's."""
+        return self.kafka.bootstrap if self.kafka else self._embedded("kafka", "bootstrap")
+
+    @property
+    def connect_url(self) -> str:
+        """Kafka Connect's address: configured, or the embedded one's."""
+        return self.connect.url if self.connect else self._embedded("connect", "url")
+
+    def dsn(self, source: Source) -> str:
+        """The administrator's address of `source`: configured, or the embedded PostgreSQL's."""
+        return source.dsn or self._embedded("postgres", "dsn")
+
+    def connector_file(self, source: Source) -> Path:
+        """The source's connector file; `connectors/<name>.json` when none is named."""
+        return self.root / (source.connector or f"connectors/{source.name}.json")
+
+    def table(self, schema: str, name: str) -> Table | None:
+        """Settings of a table: the last entry of `tables` that matches; None when no entry does or it is excluded."""
+        found = [t for glob, t in self.tables.items() if fnmatch.fnmatchcase(f"{schema}.{name}", glob)]
+        return found[-1] if found and not found[-1].exclude else None
+
+    def _embedded(self, part: str, key: str) -> str:
+        try:
+            return str(json.loads(self.stack_file.read_text())[part][key])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UnavailableError(
+                f"The embedded stack is not running, so there is no address for {part}.",
+                why=f"The configuration names no `{part}` and {self.stack_file} holds no address.",
+                next="cdc-lake up",
+                code="stack_down",
+            ) from None
+
+
+def load_config(path: str | Path | None = None, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Read, interpolate and check a configuration file.
+
+    Without `path` the file is `cdc-lake.yaml` of the current folder, and its absence means all defaults.
+    Raises ConfigError: no such file, not YAML, unknown or misspelt key, value of the wrong kind, missing reference.
+    """
+    env = os.environ if environ is None else environ
+    file = Path(path) if path is not None else Path(DEFAULT_FILE)
+    if path is not None and not file.is_file():
+        raise ConfigError(
+            f"There is no configuration file {file}.",
+            why="The path given with --config does not name a file.",
+            next="check the path, or write one with: cdc-lake init",
+        )
+    raw = _read_yaml(file) if file.is_file() else {}
+    root = file.absolute().parent
+    raw = _interpolate(raw, env, root)
+    _overlay_environment(raw, env)
+    try:
+        return Config.model_validate({**raw, "root": root})
+    except ValidationError as error:
+        raise _explain(error, file) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML.", why=str(error), next=f"edit {file}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read.", why=str(error), next=f"check the permissions of {file}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file} must hold keys and values.", why=f"it holds a {type(raw).__name__}", next=f"edit {file}")
+    if "root" in raw:
+        raise ConfigError(f"{file}: unknown key `root`.", why="It is not a setting.", next=f"edit {file}")
+    return raw
+
+
+def _interpolate(value: Any, env: Mapping[str, str], root: Path) -> Any:
+    if isinstance(value, dict):
+        return {k: _interpolate(v, env, root) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_interpolate(v, env, root) for v in value]
+    if isinstance(value, str):
+        return _REFERENCE.sub(lambda m: _resolve(m.group(1), env, root), value)
+    return value
+
+
+def _resolve(reference: str, env: Mapping[str, str], root: Path) -> str:
+    if reference.startswith("file:"):
+        path = root / Path(reference[5:]).expanduser()
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(
+                f"The configuration refers to ${{{reference}}}, which cannot be read.",
+                why=str(error),
+                next=f"create {path}",
+            ) from None
+    name, has_default, default = reference.partition(":-")
+    if name in env:
+        return env[name]
+    if has_default:
+        return default
+    raise ConfigError(
+        f"The configuration refers to ${{{name}}}, which is not set.",
+        why="There is no such environment variable and no default.",
+        next=f"export {name}=…  (or write ${{{name}:-default}})",
+    )
+
+
+def _overlay_environment(raw: dict[str, Any], env: Mapping[str, str]) -> None:
+    for variable in sorted(v for v in env if v.startswith("CDC_LAKE__")):
+        *parents, leaf = variable.removeprefix("CDC_LAKE__").lower().split("__")
+        target = raw
+        for parent in parents:
+            child = target.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{variable} does not fit the configuration.", why=f"`{parent}` holds no keys.", next=f"unset {variable}")
+            target = child
+        target[leaf] = yaml.safe_load(env[variable])
+
+
+def _explain(error: ValidationError, file: Path) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        hint = suggest(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
+        return ConfigError(f"{file}: unknown key `{where}`.", why=hint or "There is no such setting.", next=f"edit {file}")
+    if first["type"] == "missing":
+        return ConfigError(f"{file}: `{where}` is missing.", why="It has no default.", next=f"edit {file}")
+    # The input itself is not shown: it may be a secret.
+    return ConfigError(f"{file}: `{where}` is not valid.", why=first["msg"], next=f"edit {file}")
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(str(part)) if not isinstance(part, int) else None
+        if field is None:
+            continue
+        models = [m for m in _walk_types(field.annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
+        model = models[0] if models else model
+    return [f.alias or n for n, f in model.model_fields.items() if n != "root"]
+
+
+def _walk_types(annotation: Any) -> list[Any]:
+    return [annotation, *(t for a in getattr(annotation, "__args__", ()) for t in _walk_types(a))]
