@@ -34,7 +34,9 @@ class Source(_Section):
 
     name: str = Field(default="pos", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     connector: str | None = Field(default=None, description="the connector's JSON file, for its topic prefix and modes")
-    dsn: str | None = Field(default=None, description="PostgreSQL address of an administrator, for register and verify", repr=False)
+    dsn: str | None = Field(
+        default=None, description="PostgreSQL address of an administrator, for register and verify", repr=False
+    )
 
 
 class Kafka(_Section):
@@ -203,7 +205,9 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{file} must hold keys and values.", why=f"it holds a {type(raw).__name__}", next=f"edit {file}")
+        raise ConfigError(
+            f"{file} must hold keys and values.", why=f"it holds a {type(raw).__name__}", next=f"edit {file}"
+        )
     if "root" in raw:
         raise ConfigError(f"{file}: unknown key `root`.", why="It is not a setting.", next=f"edit {file}")
     return raw
@@ -249,7 +253,11 @@ def _overlay_environment(raw: dict[str, Any], env: Mapping[str, str]) -> None:
         for parent in parents:
             child = target.setdefault(parent, {})
             if not isinstance(child, dict):
-                raise ConfigError(f"{variable} does not fit the configuration.", why=f"`{parent}` holds no keys.", next=f"unset {variable}")
+                raise ConfigError(
+                    f"{variable} does not fit the configuration.",
+                    why=f"`{parent}` holds no keys.",
+                    next=f"unset {variable}",
+                )
             target = child
         target[leaf] = yaml.safe_load(env[variable])
 
@@ -259,7 +267,9 @@ def _explain(error: ValidationError, file: Path) -> ConfigError:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         hint = suggest(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
-        return ConfigError(f"{file}: unknown key `{where}`.", why=hint or "There is no such setting.", next=f"edit {file}")
+        return ConfigError(
+            f"{file}: unknown key `{where}`.", why=hint or "There is no such setting.", next=f"edit {file}"
+        )
     if first["type"] == "missing":
         return ConfigError(f"{file}: `{where}` is missing.", why="It has no default.", next=f"edit {file}")
     # The input itself is not shown: it may be a secret.
