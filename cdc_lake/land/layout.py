@@ -1,0 +1,130 @@
+"""Where each Delta table of the lake lies, and how it is opened and read.
+
+::
+
+    <lake>/<source>/log/<schema>/<table>        the change log, one table per source table
+    <lake>/<source>/current/<schema>/<table>    the fold: one row per key
+    <lake>/<source>/transactions                BEGIN and END of the source's transactions
+    <lake>/<source>/schemas                     every schema version that was seen
+    <lake>/<source>/dead_letters                records that could not be decoded
+
+Names come from outside (a broker, a source) and are hostile until encoded: every byte that is not an ASCII letter,
+digit, `-` or an inner `_` becomes `~XX`. Percent signs would be the usual choice, but delta-rs 1.6 decodes them
+once more than they were encoded and then looks into another folder.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pyarrow.fs as pafs
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from cdc_lake.errors import LakeError
+from cdc_lake.events import TableId
+
+_PLAIN = set(string.ascii_letters + string.digits + "-_")
+
+
+def encode_name(name: str) -> str:
+    """`name` as one safe path segment; `decode_name` is its inverse."""
+    text = "".join(c if c in _PLAIN else "".join(f"~{b:02X}" for b in c.encode()) for c in name)
+    # A leading underscore hides a folder from many readers of data lakes.
+    return "~5F" + text[1:] if text.startswith("_") else text
+
+
+def decode_name(segment: str) -> str:
+    """The name that `encode_name` made `segment` from."""
+    return unquote(segment.replace("~", "%"))
+
+
+def _join(root: str, *names: str) -> str:
+    return "/".join([root.rstrip("/"), *(encode_name(n) for n in names)])
+
+
+def log_path(root: str, source: str, table: TableId) -> str:
+    """The change log of `table`."""
+    return _join(root, source, "log", table.schema, table.name)
+
+
+def current_path(root: str, source: str, table: TableId) -> str:
+    """The folded `current` of `table`."""
+    return _join(root, source, "current", table.schema, table.name)
+
+
+def transactions_path(root: str, source: str) -> str:
+    """The transaction metadata of `source`."""
+    return _join(root, source, "transactions")
+
+
+def schemas_path(root: str, source: str) -> str:
+    """The schema versions of `source`."""
+    return _join(root, source, "schemas")
+
+
+def dead_letters_path(root: str, source: str) -> str:
+    """The dead letters of `source`."""
+    return _join(root, source, "dead_letters")
+
+
+def list_sources(root: str) -> list[str]:
+    """Sources that have anything in the lake."""
+    return sorted(decode_name(s) for s in _folders(root))
+
+
+def list_tables(root: str, source: str) -> list[TableId]:
+    """Source tables that have a change log."""
+    log = f"{_join(root, source)}/log"
+    return sorted(
+        TableId(decode_name(schema), decode_name(table))
+        for schema in _folders(log)
+        for table in _folders(f"{log}/{schema}")
+    )
+
+
+def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable | None:
+    """A fresh handle of the Delta table at `path`; None when there is none.
+
+    Handles are opened anew for each use: a reused one gets slower with every commit, and a stale one would hide
+    what other writers did. Raises LakeError when the table is there and cannot be read.
+    """
+    try:
+        return DeltaTable(path, storage_options=options)
+    except TableNotFoundError:
+        return None
+    except Exception as error:
+        raise LakeError(
+            f"The Delta table {path} cannot be read.",
+            why=str(error).splitlines()[0],
+            next="check that the folder is whole and readable; read models can be made anew with: cdc-lake rebuild TABLE",
+            code="lake_unreadable",
+        ) from error
+
+
+def parquet_files(table: DeltaTable) -> list[str]:
+    """The live data files of a snapshot, as absolute paths or URIs for DuckDB's read_parquet."""
+    return [local_path(uri) for uri in table.file_uris()]
+
+
+def local_path(uri: str) -> str:
+    """A `file://` URI or a percent-encoded path of delta-rs as a plain path; other URIs unchanged."""
+    if "://" in uri and not uri.startswith("file://"):
+        return uri
+    return unquote(urlparse(uri).path if uri.startswith("file://") else uri)
+
+
+def _folders(path: str) -> list[str]:
+    if "://" not in path:
+        try:
+            return [e.name for e in os.scandir(Path(path)) if e.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise LakeError(f"The lake folder {path} cannot be listed.", why=str(error), next=f"check {path}") from None
+    filesystem, inner = pafs.FileSystem.from_uri(path)
+    selector = pafs.FileSelector(inner, allow_not_found=True)
+    return [i.base_name for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.Directory]
