@@ -100,7 +100,7 @@ def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable |
         raise LakeError(
             f"The Delta table {path} cannot be read.",
             why=str(error).splitlines()[0],
-            next="check that the folder is whole and readable; read models can be made anew with: cdc-lake rebuild TABLE",
+            next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error
 

@@ -1,0 +1,99 @@
+"""What decoding yields: rows of the lake's tables, still without a place to go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from cdc_lake.events import TableId, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaVersion:
+    """A schema that rows refer to by `id`, and where it was seen first."""
+
+    id: str
+    table: TableId
+    kind: str  # "connect" or "catalogue"
+    definition: str
+    key_definition: str | None
+    tp: TopicPartition
+    first_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Change events of one source table from one topic, in the columns of the change log."""
+
+    topic: str
+    table: TableId
+    rows: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that cannot become a change event, with all that is needed to try again."""
+
+    tp: TopicPartition
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: str | None
+    error_class: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Everything that one round of batches decoded to."""
+
+    tables: list[TableRows]
+    transactions: pa.Table | None
+    dead: list[DeadLetter]
+    schemas: list[SchemaVersion]
+
+
+def why_not_json(value: bytes | None) -> tuple[str, str] | None:
+    """Why `value` is not one JSON object: (error class, reason); None when it is one or is null."""
+    if value is None:
+        return None
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return "invalid_utf8", f"byte {error.start} is not UTF-8"
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        return "invalid_json", str(error)
+    except RecursionError:
+        return "invalid_json", "nested too deeply"
+    return None if isinstance(document, dict) else ("not_an_envelope", "the value is not a JSON object")
+
+
+def dead_letter_rows(dead: Sequence[DeadLetter], schema: pa.Schema) -> pa.Table:
+    """Dead letters as rows of the lake's table `schema`."""
+    now = datetime.now(UTC)
+    return pa.Table.from_pylist([_dead_row(letter, now) for letter in dead], schema=schema)
+
+
+def _dead_row(letter: DeadLetter, now: datetime) -> dict[str, Any]:
+    return {
+        "id": f"{letter.tp.topic}/{letter.tp.partition}/{letter.offset}",
+        "topic": letter.tp.topic,
+        "partition": letter.tp.partition,
+        "offset": letter.offset,
+        "timestamp": datetime.fromtimestamp(max(letter.timestamp_ms, 0) / 1000, UTC),
+        "key": letter.key,
+        "value": letter.value,
+        "headers": letter.headers,
+        "schema_id": None,
+        "error_class": letter.error_class,
+        "reason": letter.reason,
+        "ingested_at": now,
+    }

@@ -1,0 +1,208 @@
+"""Append rows and the Kafka offsets they came from in one Delta commit: exactly-once landing.
+
+After `kafka-delta-ingest`: each topic-partition is an app transaction of the Delta log whose version is the offset to
+read from next. The rows and the offset are in the same commit, so either both are there or neither is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from deltalake.writer.properties import ColumnProperties
+
+from cdc_lake.crashpoints import reach
+from cdc_lake.errors import LakeError, PartitionFenced
+from cdc_lake.events import TopicPartition
+from cdc_lake.land.layout import open_delta
+
+log = logging.getLogger(__name__)
+
+# Commits that fail for a passing reason (an object store's hiccup) are tried again for this long.
+RETRY_SECONDS = 60.0
+
+_WRITER = WriterProperties(
+    compression="ZSTD",
+    compression_level=1,
+    # Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
+    default_column_properties=ColumnProperties(dictionary_enabled=True),
+    column_properties={
+        name: ColumnProperties(dictionary_enabled=False)
+        for name in ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Offsets `[start, end)` of one partition: everything in it is landed by one commit."""
+
+    tp: TopicPartition
+    start: int
+    end: int
+
+
+def transaction_id(tp: TopicPartition) -> str:
+    """The Delta app transaction that holds the position of `tp`."""
+    return f"{tp.topic}/{tp.partition}"
+
+
+def generation_id(topic: str, topic_id: str) -> str:
+    """The app transaction whose presence says that `topic` was read when Kafka knew it by `topic_id`."""
+    return f"topic:{topic}@{topic_id}"
+
+
+class AppendTable:
+    """One append-only Delta table fed by topic-partitions.
+
+    Delivery: each offset is landed once. Order: rows keep the order in which they are given. Idempotence: rows
+    below the stored position are dropped before writing, a commit that another writer overtook raises
+    PartitionFenced and writes nothing.
+    """
+
+    def __init__(
+        self, path: str, schema: pa.Schema, *, description: str = "", options: Mapping[str, str] | None = None
+    ) -> None:
+        self.path = path
+        self.schema = schema
+        self._description = description
+        self._options = dict(options) if options else None
+        self._expected: dict[TopicPartition, int | None] = {}
+
+    def open(self) -> DeltaTable | None:
+        """A fresh handle; None before the first commit."""
+        return open_delta(self.path, self._options)
+
+    def take_over(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Begin to write `partitions`: the stored positions (offset to read next) of those that have one.
+
+        From here on a position that this object did not write means another writer.
+        """
+        table = self.open()
+        for tp in partitions:
+            self._expected[tp] = table.transaction_version(transaction_id(tp)) if table is not None else None
+        return {tp: version for tp in partitions if (version := self._expected[tp]) is not None}
+
+    def knows(self, generation: str) -> bool:
+        """Whether a commit has recorded this `generation_id`."""
+        table = self.open()
+        return table is not None and table.transaction_version(generation) is not None
+
+    def append(self, rows: pa.Table, spans: list[Span], *, generations: Iterable[str] = ()) -> int:
+        """Commit `rows` with the ends of `spans`; returns the number of rows written.
+
+        1. Open a fresh handle and compare the stored positions with those this object knows: one that differs is
+           another writer's doing, PartitionFenced.
+        2. Drop rows below the stored position (another table of the same topic was committed before a crash).
+        3. Append rows and positions in one commit.
+        4. If the commit fails, read the positions again before deciding: landed after all, try again, or fenced.
+        """
+        deadline = time.monotonic() + RETRY_SECONDS
+        delay = 0.2
+        attempted = False
+        while True:
+            table = self.open()
+            if self._landed(table, spans, attempted=attempted):
+                return 0
+            fresh = _unseen(rows, spans, self._expected)
+            reach("land:before-commit")
+            try:
+                attempted = True
+                self._write(table, fresh, spans, generations)
+            except Exception as error:
+                if not _may_pass(error) or time.monotonic() > deadline:
+                    raise self._explained(error) from error
+                log.warning("commit to %s failed, reading its state again: %s", self.path, _first_line(error))
+                time.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                continue
+            reach("land:after-commit")
+            self._expected.update({s.tp: s.end for s in spans})
+            return int(fresh.num_rows)
+
+    def _landed(self, table: DeltaTable | None, spans: list[Span], *, attempted: bool) -> bool:
+        """Whether an attempt that was reported as failed is there after all; raises PartitionFenced."""
+        stored = {s.tp: table.transaction_version(transaction_id(s.tp)) if table is not None else None for s in spans}
+        if attempted and spans and all(stored[s.tp] == s.end for s in spans):
+            self._expected.update({s.tp: s.end for s in spans})
+            return True
+        for span in spans:
+            if stored[span.tp] != self._expected.get(span.tp):
+                raise PartitionFenced(
+                    f"Another writer advanced {span.tp}: the lake is at offset {stored[span.tp]}, "
+                    f"this sink left it at {self._expected.get(span.tp)}.",
+                    why=f"{self.path} was written by a different process while this one held the partition.",
+                    next="stop the other sink, or let both share one consumer group (same source name and kafka)",
+                )
+        return False
+
+    def _write(self, table: DeltaTable | None, rows: pa.Table, spans: list[Span], generations: Iterable[str]) -> None:
+        transactions = [Transaction(transaction_id(s.tp), s.end) for s in spans]
+        transactions += [Transaction(g, 0) for g in generations]
+        write_deltalake(
+            table if table is not None else self.path,
+            rows.cast(self.schema),
+            mode="append",
+            description=self._description if table is None else None,
+            storage_options=self._options,
+            writer_properties=_WRITER,
+            commit_properties=CommitProperties(app_transactions=transactions),
+        )
+
+    def _explained(self, error: Exception) -> LakeError:
+        text = str(error)
+        if "No space left" in text or "StorageFull" in text:
+            return LakeError(
+                f"The disk that holds {self.path} is full.",
+                why=_first_line(error),
+                next="free space, then start the sink again: what was committed is intact",
+                code="disk_full",
+            )
+        return LakeError(
+            f"Rows could not be committed to {self.path}.",
+            why=_first_line(error),
+            next="check the store's permissions and space, then start the sink again: what was committed is intact",
+            code="commit_failed",
+        )
+
+
+def _unseen(rows: pa.Table, spans: list[Span], stored: Mapping[TopicPartition, int | None]) -> pa.Table:
+    """`rows` without those below the stored positions (landed by an earlier, partly finished round)."""
+    topic, partition, offset = (
+        ("__topic", "__partition", "__offset") if "__topic" in rows.schema.names else ("topic", "partition", "offset")
+    )
+    for span in spans:
+        position = stored.get(span.tp)
+        if position is None or position <= span.start or rows.num_rows == 0:
+            continue
+        seen = pc.and_(
+            pc.and_(pc.equal(rows[topic], span.tp.topic), pc.equal(rows[partition], span.tp.partition)),
+            pc.less(rows[offset], position),
+        )
+        rows = rows.filter(pc.invert(seen))
+    return rows
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again can help: a lost race or a store's hiccup, but not a full disk or a missing right."""
+    text = str(error)
+    final = (
+        "Permission denied",
+        "No space left",
+        "StorageFull",
+        "Read-only file system",
+        "Schema error",
+        "not a directory",
+    )
+    return isinstance(error, (CommitFailedError, OSError)) and not any(f in text for f in final)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,81 @@
+"""What the columns of the lake's append-only tables are. A contract: any Delta reader may read them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+# One row per Kafka record of a captured table. `__op` is c(reate), u(pdate), d(elete), r(ead by a snapshot),
+# t(runcate), or x: a tombstone, which only log compaction needs and no view shows.
+LOG = pa.schema(
+    [
+        ("__op", pa.string()),
+        ("__key", pa.string()),
+        ("__before", pa.string()),
+        ("__after", pa.string()),
+        ("__source_ts", _INSTANT),
+        ("__tx_id", pa.string()),
+        ("__tx_order", pa.int64()),
+        ("__lsn", pa.int64()),
+        ("__snapshot", pa.string()),
+        ("__topic", pa.string()),
+        ("__partition", pa.int32()),
+        ("__offset", pa.int64()),
+        ("__ingested_at", _INSTANT),
+        ("__schema_id", pa.string()),
+        ("__headers", pa.string()),
+    ]
+)
+
+# One row per record of Debezium's transaction topic. `data_collections` is JSON: events per table of the transaction.
+TRANSACTIONS = pa.schema(
+    [
+        ("status", pa.string()),
+        ("tx_id", pa.string()),
+        ("lsn", pa.int64()),
+        ("event_count", pa.int64()),
+        ("data_collections", pa.string()),
+        ("source_ts", _INSTANT),
+        ("__topic", pa.string()),
+        ("__partition", pa.int32()),
+        ("__offset", pa.int64()),
+        ("__ingested_at", _INSTANT),
+    ]
+)
+
+# One row per schema version: `definition` is the envelope's inline schema (kind `connect`) or the source
+# catalogue's entry (kind `catalogue`), `settings` the connector's modes that decide how values were written.
+SCHEMAS = pa.schema(
+    [
+        ("schema_id", pa.string()),
+        ("schema", pa.string()),
+        ("table", pa.string()),
+        ("topic", pa.string()),
+        ("kind", pa.string()),
+        ("definition", pa.string()),
+        ("key_definition", pa.string()),
+        ("settings", pa.string()),
+        ("first_partition", pa.int32()),
+        ("first_offset", pa.int64()),
+        ("recorded_at", _INSTANT),
+    ]
+)
+
+# One row per record that could not become a change event; `id` is `topic/partition/offset`.
+DEAD_LETTERS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("timestamp", _INSTANT),
+        ("key", pa.binary()),
+        ("value", pa.binary()),
+        ("headers", pa.string()),
+        ("schema_id", pa.string()),
+        ("error_class", pa.string()),
+        ("reason", pa.string()),
+        ("ingested_at", _INSTANT),
+    ]
+)
