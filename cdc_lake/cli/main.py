@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
 from cdc_lake import __version__
 from cdc_lake.cli import output
-from cdc_lake.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, CdcLakeError, UsageError, suggest
+from cdc_lake.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CdcLakeError, UsageError, suggest
 
 # Each module adds its commands with `register(app)`. They import what they need inside the commands, so that
 # `cdc-lake --help` stays fast.
@@ -23,11 +24,11 @@ _FLAGS = {"--json", "-v", "-vv", "-q", "--verbose", "--quiet"}
 app = typer.Typer(
     name="cdc-lake",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain help: rich alone would more than double the time of `--help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Every change of a database, once and in order, in Delta Lake; asked with SQL in DuckDB.",
-    epilog="Start here:  [bold]cdc-lake demo[/bold]   ·   every command has examples in its --help",
+    epilog="Start here:  cdc-lake demo   ·   every command has examples in its --help",
 )
 
 
@@ -45,7 +46,9 @@ def _globals(
     as_json: Annotated[
         bool, typer.Option("--json", help="Machine-readable output on stdout, and nothing else.")
     ] = False,
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv adds tracebacks.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more; -vv adds tracebacks.")
+    ] = 0,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")] = False,
     _show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -72,10 +75,26 @@ def hoist_globals(arguments: list[str]) -> list[str]:
     return front + rest
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with the code SURFACE documents."""
+def build() -> Any:
+    """The whole command line as one command tree, with the examples of every command printed as they were written."""
     for noun in NOUNS:
         importlib.import_module(f"cdc_lake.cli.{noun}").register(app)
+    root = typer.main.get_command(app)
+    _keep_lines(root)
+    return root
+
+
+def _keep_lines(command: Any) -> None:
+    if command.epilog and "\n" in command.epilog:
+        # "\b" is the help formatter's mark for a paragraph whose lines must not be joined.
+        paragraphs = inspect.cleandoc(command.epilog.replace("\b", "")).split("\n\n")
+        command.epilog = "\n\n".join(f"\b\n{p.strip(chr(10))}" for p in paragraphs)
+    for child in getattr(command, "commands", {}).values():
+        _keep_lines(child)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code SURFACE documents."""
     words = hoist_globals(sys.argv[1:] if arguments is None else arguments)
     output.configure(config=None, as_json="--json" in words, verbosity=2 if "-vv" in words else 0)
     sys.exit(_run(words))
@@ -83,14 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     try:
-        result = app(args=words, prog_name="cdc-lake", standalone_mode=False)
+        result = build().main(args=words, prog_name="cdc-lake", standalone_mode=False)
         sys.stdout.flush()
-    except CdcLakeError as error:
-        output.fail(error)
-        return error.exit_code
-    except TyperException as error:
-        output.fail(_usage(error))
-        return EXIT_USAGE
+        return result if isinstance(result, int) else EXIT_OK
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -99,22 +113,47 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:
         # The reader (`| head`) has gone; a second flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_OK
     except Exception as error:
-        return _unexpected(error)
-    return result if isinstance(result, int) else 0
+        return _tell(error)
 
 
-def _usage(error: TyperException) -> CdcLakeError:
+def _tell(error: Exception) -> int:
+    if isinstance(error, CdcLakeError):
+        output.fail(error)
+        return error.exit_code
+    return _wrong_usage(error) if isinstance(error, TyperException) else _unexpected(error)
+
+
+def _wrong_usage(error: TyperException) -> int:
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "cdc-lake"
-    message = error.format_message()
+    if context is not None and type(error).__name__ == "NoArgsIsHelpError" and not output.as_json():
+        typer.echo(context.get_help(), err=True)
+    else:
+        output.fail(_explain(error, context))
+    return EXIT_USAGE
+
+
+def _explain(error: TyperException, context: Any) -> UsageError:
+    path = context.command_path if context is not None else "cdc-lake"
+    message, why = error.format_message(), ""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        message = "Missing command."
+    if context is None:
+        return UsageError(message, next=f"{path} --help")
+    wrong_option = getattr(error, "option_name", None)
     if message.startswith("No such command"):
-        known = list(getattr(context.command, "commands", {})) if context is not None else []
-        hint = suggest(message.split("'")[1] if "'" in message else "", known)
-        message = f"{message.split(' Did you mean')[0].rstrip('.')}."
-        return UsageError(message, why=hint, next=f"{command} --help")
-    return UsageError(message, next=f"{command} --help")
+        wrong = message.split("'")[1]
+        message, why = f'No such command "{wrong}".', suggest(wrong, getattr(context.command, "commands", {}))
+    elif message.startswith("No such option") and wrong_option:
+        message, why = f"No such option {wrong_option}.", suggest(wrong_option, _options(context))
+    return UsageError(message, why=why or context.get_usage(), next=f"{path} --help")
+
+
+def _options(context: Any) -> list[str]:
+    """Every option that may stand in this command's line: its own and the global ones."""
+    commands = [context.command, context.find_root().command]
+    return [name for command in commands for option in command.params for name in option.opts if name.startswith("-")]
 
 
 def _unexpected(error: Exception) -> int:
