@@ -1,0 +1,97 @@
+"""`up`, `down`, `status`: the embedded PostgreSQL, Kafka and Connect."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from cdc_lake.cli import output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Examples:  cdc-lake up   ·   cdc-lake --json up")(up)
+    app.command(epilog="Examples:  cdc-lake down   ·   cdc-lake down --wipe")(down)
+    app.command(epilog="Examples:  cdc-lake status   ·   cdc-lake --json status")(status)
+
+
+def up() -> None:
+    """Start the embedded PostgreSQL, Kafka and Connect; what already runs is left alone."""
+    from cdc_lake.local.stack import Stack
+
+    config = output.settings()
+    stack = Stack(config.state_folder)
+    with _interruptible():
+        stack.up(output.say)
+    described = stack.status()
+    if output.as_json():
+        output.emit({"stack": described})
+    else:
+        _show(described)
+        output.say("Next: cdc-lake connector register connectors/pos.json   ·   stop with: cdc-lake down")
+
+
+def down(
+    wipe: Annotated[bool, typer.Option("--wipe", help="Delete the stack's databases, topics and logs too.")] = False,
+) -> None:
+    """Stop the embedded stack; its data stays unless --wipe is given."""
+    from cdc_lake.local.stack import Stack
+
+    config = output.settings()
+    stack = Stack(config.state_folder)
+    stack.down(wipe=wipe, progress=output.say)
+    if wipe:
+        output.say(f"The lake is not touched. To delete it too, remove {config.lake_uri}")
+    if output.as_json():
+        output.emit({"stack": stack.status()})
+    else:
+        output.say("The stack is down.")
+
+
+def status() -> None:
+    """Show the stack, the sources, each table's rows and lag, and the cut that readers see."""
+    from cdc_lake.local.stack import Stack
+
+    config = output.settings()
+    document: dict[str, Any] = {"stack": Stack(config.state_folder).status()}
+    if output.as_json():
+        output.emit(document)
+        return
+    _show(document["stack"])
+
+
+def _show(stack: dict[str, dict[str, Any]]) -> None:
+    from cdc_lake.local.stack import ADDRESSES
+
+    rows = [
+        [name, part["state"], _without_password(part[ADDRESSES[name]]), part.get("pid")] for name, part in stack.items()
+    ]
+    output.table(["part", "state", "address", "pid"], [[str(v) if v is not None else "" for v in r] for r in rows])
+
+
+def _without_password(address: str | None) -> str | None:
+    from urllib.parse import urlsplit
+
+    if address is None or "://" not in address:
+        return address
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")).geturl()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """A closed terminal or a plain `kill` ends `up` as Ctrl-C does: nothing half-started is left behind."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

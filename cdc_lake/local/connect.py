@@ -1,0 +1,104 @@
+"""The embedded Kafka Connect worker with Debezium."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import httpx
+from typing_extensions import override
+
+from cdc_lake.local import java, kafka, ports, versions
+from cdc_lake.local.jars import Jars
+from cdc_lake.local.part import Part
+from cdc_lake.local.process import environment
+from cdc_lake.local.state import State
+
+HEAP_MB = 768
+GROUP = "cdc-lake-connect"
+
+
+class Connect(Part):
+    """One distributed worker: its connectors, offsets and states are in Kafka and outlive it."""
+
+    name: ClassVar[str] = "connect"
+    title: ClassVar[str] = f"Connect with Debezium {versions.DEBEZIUM}"
+    port_names: ClassVar[tuple[str, ...]] = ("connect",)
+
+    def __init__(self, state: State, jars: Jars) -> None:
+        super().__init__(state)
+        self._jars = jars
+
+    @property
+    @override
+    def mark(self) -> str:
+        return f"-Dcdc.lake.connect={self.state.folder}"
+
+    @property
+    def url(self) -> str:
+        """The REST interface."""
+        return f"http://{ports.HOST}:{self.port}"
+
+    @override
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        java.write_logging(self.folder)
+        (self.folder / "worker.properties").write_text(java.properties(self._worker()), encoding="utf-8")
+
+    def _worker(self) -> dict[str, object]:
+        settings: dict[str, object] = {
+            "bootstrap.servers": f"{ports.HOST}:{self.ports['kafka']}",
+            "group.id": GROUP,
+            "listeners": self.url,
+            "rest.advertised.host.name": ports.HOST,
+            "rest.advertised.port": self.port,
+            "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+            "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+            # Everything is on one class path, so there is no folder of plugins to look through.
+            "plugin.discovery": "only_scan",
+            "offset.flush.interval.ms": 1000,
+            "connector.client.config.override.policy": "All",
+            "producer.max.request.size": kafka.MESSAGE_BYTES,
+            "producer.buffer.memory": kafka.MESSAGE_BYTES,
+            "config.providers": "file,env",
+            "config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
+            "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+            # A worker that died is gone at once: the next one is alone and must not wait for it.
+            "scheduled.rebalance.max.delay.ms": 0,
+            "session.timeout.ms": 10_000,
+            "task.shutdown.graceful.timeout.ms": 3000,
+        }
+        for topic, partitions in (("config", 1), ("offset", 4), ("status", 2)):
+            settings[f"{topic}.storage.topic"] = f"{GROUP}-{topic}s"
+            settings[f"{topic}.storage.replication.factor"] = 1
+            if topic != "config":
+                settings[f"{topic}.storage.partitions"] = partitions
+        return settings
+
+    @override
+    def command(self) -> Sequence[str]:
+        return java.command(
+            self._jars,
+            mark=self.mark,
+            heap_mb=HEAP_MB,
+            logging=self.folder / "log4j2.properties",
+            main="org.apache.kafka.connect.cli.ConnectDistributed",
+            arguments=[str(self.folder / "worker.properties")],
+        )
+
+    @property
+    @override
+    def environment(self) -> dict[str, str]:
+        return environment(MALLOC_ARENA_MAX="2")
+
+    @override
+    def ready(self) -> bool:
+        try:
+            # The health page answers 200 only when the worker has joined its group and read its topics.
+            return httpx.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    @override
+    def entry(self) -> dict[str, Any]:
+        return {"url": self.url, "port": self.port}
