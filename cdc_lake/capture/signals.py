@@ -1,0 +1,46 @@
+"""Signals to a running connector, written into its signal table in the source."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Literal
+
+import psycopg
+
+from cdc_lake.capture.postgres import Connection, explain_statement
+from cdc_lake.capture.preflight import quoted, signal_table
+from cdc_lake.capture.submit import table_pattern
+from cdc_lake.connector_file import ConnectorFile
+from cdc_lake.errors import ConnectorError
+from cdc_lake.events import TableId
+
+SnapshotKind = Literal["incremental", "blocking"]
+
+
+def request_snapshot(
+    connection: Connection, connector: ConnectorFile, tables: Sequence[TableId], kind: SnapshotKind = "incremental"
+) -> str:
+    """Ask a running connector to read `tables` again; returns the signal's id.
+
+    `incremental` reads in chunks beside the stream of changes and needs a primary key; `blocking` stops the stream
+    meanwhile. The connector acts on the signal when it reads it from the change log: nothing happens while it is
+    stopped. Raises ConnectorError when the connector has no signal table, SourceError when the source refuses.
+    """
+    target = signal_table(connector.config.get("signal.data.collection", ""))
+    if target is None:
+        raise ConnectorError(
+            f"Connector {connector.name} has no signal table.",
+            why="`signal.data.collection` is not set in its file.",
+            next='add "signal.data.collection": "cdc_lake.signals" to the connector file and register again',
+            code="no_signals",
+        )
+    signal = str(uuid.uuid4())
+    data = json.dumps({"data-collections": [table_pattern(t) for t in tables], "type": kind})
+    statement = f"INSERT INTO {quoted(target)} (id, type, data) VALUES (%s, 'execute-snapshot', %s)"
+    try:
+        connection.execute(statement.encode(), (signal, data))
+    except psycopg.Error as error:
+        raise explain_statement(error, f"write to {target}") from None
+    return signal
