@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from cdc_lake.capture.failures import explain
 from cdc_lake.errors import ConnectorError, UnavailableError, suggest
 
 _REBALANCE_SECONDS = 60.0
@@ -266,9 +267,12 @@ class ConnectClient:
             words = str(answer.json()["message"])
         except (ValueError, KeyError, TypeError):
             return self._not_connect()
+        known = explain(words)
+        if known.code != "task_failed":
+            return ConnectorError(known.message, why=known.why, next=known.next, code=known.code)
         return ConnectorError(
             f"Kafka Connect refused {method} {path.partition('?')[0]} ({answer.status_code}).",
-            why=words.splitlines()[0][:400] if words else "",
+            why=known.message[:400] if words else "",
             next="cdc-lake connector list",
             code="connect_refused",
         )

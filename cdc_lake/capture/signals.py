@@ -11,9 +11,9 @@ import psycopg
 
 from cdc_lake.capture.postgres import Connection, explain_statement
 from cdc_lake.capture.preflight import quoted, signal_table
-from cdc_lake.capture.submit import table_pattern
+from cdc_lake.capture.submit import table_pattern, unescaped
 from cdc_lake.connector_file import ConnectorFile
-from cdc_lake.errors import ConnectorError
+from cdc_lake.errors import ConnectorError, UsageError, suggest
 from cdc_lake.events import TableId
 
 SnapshotKind = Literal["incremental", "blocking"]
@@ -44,3 +44,31 @@ def request_snapshot(
     except psycopg.Error as error:
         raise explain_statement(error, f"write to {target}") from None
     return signal
+
+
+def captured_tables(connector: ConnectorFile, names: Sequence[str]) -> list[TableId]:
+    """`schema.table` (or a table of `public`) as captured tables. Raises UsageError for one that is not captured."""
+    captured = {unescaped(pattern): pattern for pattern in connector.include_tables}
+    found = []
+    for name in names:
+        full = name if "." in name else f"public.{name}"
+        if full not in captured:
+            hint = suggest(full, captured)
+            raise UsageError(
+                f"Connector {connector.name} does not capture a table {full}.",
+                why=hint or f"It captures: {', '.join(captured)}.",
+                next="correct the name, or register the connector again when the table is new",
+            )
+        schema, _, table = full.partition(".")
+        found.append(TableId(schema, table))
+    return found
+
+
+def snapshot_kind(text: str) -> SnapshotKind:
+    """`incremental` or `blocking`; UsageError for anything else."""
+    if text == "incremental":
+        return "incremental"
+    if text == "blocking":
+        return "blocking"
+    hint = suggest(text, ("incremental", "blocking"))
+    raise UsageError(f"There is no snapshot of type {text!r}.", why=hint, next="--type incremental or --type blocking")

@@ -17,12 +17,36 @@ _HIDDEN = "********"
 
 # Settings that Connect and Debezium read without listing them when asked what they know.
 _UNLISTED = frozenset(
-    """name connector.class tasks.max offset.mismatch.strategy money.fraction.digits field.name.adjustment.mode read.only
-    skip.messages.without.change event.converting.failure.handling.mode custom.retriable.exception queue.provider.type
-    incremental.snapshot.allow.schema.changes include.schema.changes slot.seek.to.known.offset.on.start signal.file
-    topic.delimiter topic.transaction topic.heartbeat.prefix topic.heartbeat.name topic.cache.size topic.regex
-    topic.replacement topic.key.enforce.uniqueness topic.key.field.name topic.key.field.regex
-    topic.key.field.replacement heartbeat.topics.prefix notification.sink.topic.name""".split()
+    {
+        "name",
+        "connector.class",
+        "tasks.max",
+        "offset.mismatch.strategy",
+        "money.fraction.digits",
+        "field.name.adjustment.mode",
+        "read.only",
+        "skip.messages.without.change",
+        "event.converting.failure.handling.mode",
+        "custom.retriable.exception",
+        "queue.provider.type",
+        "incremental.snapshot.allow.schema.changes",
+        "include.schema.changes",
+        "slot.seek.to.known.offset.on.start",
+        "signal.file",
+        "topic.delimiter",
+        "topic.transaction",
+        "topic.heartbeat.prefix",
+        "topic.heartbeat.name",
+        "topic.cache.size",
+        "topic.regex",
+        "topic.replacement",
+        "topic.key.enforce.uniqueness",
+        "topic.key.field.name",
+        "topic.key.field.regex",
+        "topic.key.field.replacement",
+        "heartbeat.topics.prefix",
+        "notification.sink.topic.name",
+    }
 )
 # Families with names of the user's, or handed on to a converter, a client or a driver.
 _FREE = re.compile(
@@ -131,6 +155,11 @@ def misspelt(config: Mapping[str, str], known: Iterable[str]) -> list[tuple[str,
 def table_pattern(table: TableId) -> str:
     """A regular expression of Debezium's that matches this table and no other (but for case)."""
     return rf"{_escape(table.schema)}\.{_escape(table.name)}"
+
+
+def unescaped(pattern: str) -> str:
+    """The name that a pattern made by `table_pattern` stands for."""
+    return re.sub(r"\\(.)", r"\1", pattern)
 
 
 def _escape(name: str) -> str:
