@@ -1,0 +1,41 @@
+"""Which client reads Kafka."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from cdc_lake.consume.broker import Broker
+from cdc_lake.errors import ConfigError
+
+_DISTRIBUTION = {"confluent": "confluent_kafka", "kafka-python": "kafka"}
+
+
+def open_broker(client: str, bootstrap: str, *, group: str, options: Mapping[str, Any] | None = None) -> Broker:
+    """Connect to Kafka with the configured client (`auto`, `kafka-python` or `confluent`).
+
+    Waits at most about ten seconds. Raises UnavailableError when no broker answers or it refuses the credentials,
+    ConfigError for a client that is not installed or an option that it does not have.
+    """
+    if client == "auto":
+        client = "confluent" if importlib.util.find_spec(_DISTRIBUTION["confluent"]) else "kafka-python"
+    if client == "confluent":
+        return _confluent(bootstrap, group, options or {})
+    from cdc_lake.consume.kafka_python import KafkaPythonBroker
+
+    return KafkaPythonBroker(bootstrap, group, options or {})
+
+
+def _confluent(bootstrap: str, group: str, options: Mapping[str, Any]) -> Broker:
+    try:
+        from cdc_lake.consume.confluent import ConfluentBroker
+    except ModuleNotFoundError as error:
+        if error.name != _DISTRIBUTION["confluent"]:
+            raise
+        raise ConfigError(
+            "kafka.client is `confluent`, and confluent-kafka is not installed.",
+            why="It comes with the extra `fast`.",
+            next="pip install 'cdc-lake[fast]'   (or set kafka.client to auto)",
+        ) from None
+    return ConfluentBroker(bootstrap, group, options)
