@@ -1,0 +1,45 @@
+# Two commands set everything up: `make demo` and `make test`. `make` alone lists all.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON_IN := .venv/bin/python
+
+.PHONY: help demo test bench lint soak env clean lock docs
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: ## the whole story on a PostgreSQL, Kafka and Connect of its own (ROWS=… scales it, KEEP=1 leaves it up)
+	@scripts/environment.sh demo
+	@$(PYTHON_IN) -m cdc_lake demo $(if $(ROWS),--rows $(ROWS)) $(if $(KEEP),--keep)
+
+test: env ## all tests: first those without a stack, side by side; then those that share one real stack
+	@$(PYTHON_IN) -m pytest -q -m "not stack and not slow" -n 2
+	@$(PYTHON_IN) -m pytest -q -m "stack and not slow"
+
+bench: env ## figures, beside the naive loop's in the same run
+	@$(PYTHON_IN) -m benchmarks
+
+lint: env ## style and strict types
+	@$(PYTHON_IN) -m ruff check .
+	@$(PYTHON_IN) -m ruff format --check .
+	@$(PYTHON_IN) -m mypy
+
+soak: env ## the tests that take minutes each
+	@$(PYTHON_IN) -m pytest -q -m slow
+
+env: ## the development environment in .venv, from requirements.lock
+	@scripts/environment.sh dev
+
+docs: env ## write the reference pages and the config's JSON schema again, from the code
+	@$(PYTHON_IN) scripts/generate_reference.py
+
+lock: ## resolve pyproject.toml again into both lock files (needs uv)
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --extra embedded --extra fast --extra notebooks --group dev --group build -o requirements.lock
+	uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --extra embedded --extra fast --group build -c requirements.lock -o requirements-demo.lock
+
+clean: ## stop the embedded stack; remove its data, the environment and the caches (a lake stays)
+	@if [ -x $(PYTHON_IN) ] && [ -e .cdc-lake ]; then $(PYTHON_IN) -m cdc_lake down --wipe; fi
+	@rm -rf .venv .cdc-lake build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
