@@ -136,6 +136,13 @@ class Workload:
             raise self._failure
         return self.stats()
 
+    def abandon(self) -> None:
+        """End the threads soon, whatever they are at; nothing is raised. After `stop` it does nothing."""
+        self._stopping.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout=5)
+
     def stats(self) -> Stats:
         """The counts so far."""
         with self._lock:
@@ -232,6 +239,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20, help="transactions a second")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--for", metavar="NAME", help="whom it serves; without effect, to find the process by")
     options = parser.parse_args()
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
