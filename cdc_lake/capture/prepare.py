@@ -160,6 +160,7 @@ def _grant_statements(
         there = exists and _exists(connection, "SELECT to_regnamespace(%s)", ident(schema))
         if not there or not _exists(connection, "SELECT has_schema_privilege(%s, %s, 'USAGE')", role, schema):
             found.append(_grant("USAGE", f"SCHEMA {ident(schema)}", role))
+    tables_by_rights: dict[str, list[TableId]] = {}
     for table, rights in wishes.items():
         there = exists and _exists(connection, "SELECT to_regclass(%s)", quoted(table))
         missing = [
@@ -169,7 +170,9 @@ def _grant_statements(
             or not _exists(connection, "SELECT has_table_privilege(%s, %s, %s)", role, quoted(table), right)
         ]
         if missing:
-            found.append(_grant(", ".join(missing), quoted(table), role))
+            tables_by_rights.setdefault(", ".join(missing), []).append(table)
+    for rights_text, tables in tables_by_rights.items():
+        found.append(_grant(rights_text, ", ".join(quoted(t) for t in tables), role))
     return found
 
 

@@ -71,22 +71,27 @@ def register(config: Config, file: Path, *, seconds: float = WAIT_SECONDS, say: 
         wanted = work_out(config, source, connector, connection, make_secret=True)
         if running is None:
             _refuse_other_reader(wanted.survey.slot)
-        _check(wanted, client.validate(wanted.config), without_source=True)
+        _check(wanted, client.validate({**wanted.config, "name": wanted.name}), without_source=True)
         _tell_source(wanted, "preparing", say)
+        for statement in wanted.plan.statements:
+            say(f"  {statement};")
         prepare.execute(connection, wanted.plan.statements)
         difference = submit.differ(wanted.config, running)
-        _tell_difference(wanted.name, difference, is_new=running is None, say=say)
+        if running is None:
+            say(f"Connector {wanted.name}: new, {len(wanted.config)} settings.")
+        else:
+            _tell_difference(wanted.name, difference, "differs from what runs", say)
         return _submit(
             _Session(client, connection, wanted, say), difference, is_known=running is not None, wait=seconds
         )
 
 
 def rehearse(config: Config, file: Path, *, say: Say) -> Registration:
-    """What `register` would do. Changes nothing; goes on without Connect when it does not answer."""
+    """What `register` would do (its statements are in the answer, not said). Changes nothing; needs no Connect."""
     connector, source = load_for_connect(config, file)
     with open_source(config.dsn(source)) as connection:
         wanted = work_out(config, source, connector, connection, make_secret=False)
-    _tell_source(wanted, "would run", say)
+    _tell_source(wanted, f"{len(wanted.plan.statements)} statements to run", say)
     running: dict[str, str] | None = None
     state = "UNKNOWN"
     notes: tuple[str, ...] = ()
@@ -99,7 +104,7 @@ def rehearse(config: Config, file: Path, *, say: Say) -> Registration:
         notes = (f"{error.message} What runs there is not known.",)
         say(f"Warning: {notes[0]}")
     difference = submit.differ(wanted.config, running)
-    _tell_difference(connector.name, difference, is_new=running is None, say=say)
+    _tell_difference(connector.name, difference, "new" if running is None else "differs from what runs", say)
     return Registration(wanted, difference, state, notes=notes)
 
 
@@ -108,7 +113,7 @@ def validate(config: Config, file: Path) -> list[tuple[str, str]]:
     connector, source = load_for_connect(config, file)
     with open_source(config.dsn(source)) as connection:
         wanted = work_out(config, source, connector, connection, make_secret=False)
-    submitted = dict(wanted.config)
+    submitted = {**wanted.config, "name": wanted.name}
     if not wanted.role_exists:
         # The secrets file may not be there yet, and Connect gives up on a reference that it cannot resolve.
         submitted["database.password"] = "not made yet"
@@ -131,7 +136,7 @@ def _submit(session: _Session, difference: submit.Difference, *, is_known: bool,
     status = client.find_status(name) if is_known else None
     earlier_reader = None
     if difference:
-        _check(wanted, client.validate(wanted.config), without_source=False)
+        _check(wanted, client.validate({**wanted.config, "name": wanted.name}), without_source=False)
         earlier_reader = wanted.survey.slot.pid if wanted.survey.slot else None
         client.put_config(name, wanted.config)
     elif status is not None and status.failure is not None:
@@ -174,15 +179,13 @@ def _tell_source(wanted: Wanted, doing: str, say: Say) -> None:
         say(f"Source: prepared already, {len(wanted.survey.tables)} tables.")
         return
     say(f"Source: {doing} ({len(wanted.survey.tables)} tables)")
-    for statement in wanted.plan.statements:
-        say(f"  {statement};")
 
 
-def _tell_difference(name: str, difference: submit.Difference, *, is_new: bool, say: Say) -> None:
+def _tell_difference(name: str, difference: submit.Difference, words: str, say: Say) -> None:
     if not difference:
         say(f"Connector {name}: unchanged.")
         return
-    say(f"Connector {name}: {'new' if is_new else 'differs from what runs'}")
+    say(f"Connector {name}: {words}")
     for line in difference.lines():
         say(f"  {line}")
 
