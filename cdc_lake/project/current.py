@@ -1,0 +1,164 @@
+"""`current` of a table with a key: the base without the keys the tail touched, and the last image of each such key.
+
+The work of the common path is one set statement. Two things need more: an update that leaves a value out takes it from
+the key's earlier images or from the base; and keys that `moves` had to settle one event at a time come ready-made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cdc_lake.project.base import Base
+from cdc_lake.project.files import Lows
+from cdc_lake.project.shapes import Shapes
+from cdc_lake.project.tail import Tail, placed
+from cdc_lake.sqltext import literal
+
+_COLUMNS = (
+    "__key AS k",
+    "__op AS op",
+    "__after AS img",
+    "__schema_id AS sid",
+    "__before IS NULL AS bare",
+)
+_LATER = "(pos_tx, pos_order, off)"
+# A position as one number, for aggregates that take the value at the greatest position.
+RANK = f"pos_tx::HUGEINT * {1 << 63} + pos_order"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that decides what a table shows.
+
+    `ends` is the relation of transaction positions, `cut` the position to read at, `settled` the relation of keys that
+    were settled one by one (None: no such key). A fold sets `free_below`: see `tail.placed`.
+    """
+
+    shapes: Shapes
+    tail: Tail
+    base: Base | None
+    ends: str
+    cut: int
+    settled: str | None = None
+    free_below: Lows | None = None
+
+    def placed(self, where: str = "true", extra: tuple[str, ...] = ()) -> str:
+        """The tail's visible rows; see `tail.placed`."""
+        return placed(self.tail, self.ends, self.cut, (*_COLUMNS, *extra), where=where, free_below=self.free_below)
+
+    @property
+    def truncated(self) -> str:
+        """A common table expression `cleared`: the place of the last truncate, one row or none."""
+        return f"""cleared AS MATERIALIZED (SELECT pos_tx, pos_order, off FROM ({self.placed("__op = 't'")})
+            ORDER BY pos_tx DESC, pos_order DESC, off DESC LIMIT 1)"""
+
+    def after_truncate(self, relation: str) -> str:
+        """Rows of `relation` behind the last truncate; needs `cleared` when there is one."""
+        if not self.tail.facts.truncates:
+            return relation
+        return f"""(SELECT * FROM {relation} AS r WHERE NOT EXISTS (
+            SELECT 1 FROM cleared c WHERE (c.pos_tx, c.pos_order, c.off) >= (r.pos_tx, r.pos_order, r.off)))"""
+
+    @property
+    def base_condition(self) -> str:
+        """False when the tail's truncate emptied the base."""
+        return "NOT EXISTS (SELECT 1 FROM cleared)" if self.tail.facts.truncates else "true"
+
+
+def base_select(view: View, condition: str) -> str:
+    """The base's rows that meet `condition` (over `b`), as c0, c1, …, k, unknown."""
+    base = view.base
+    if base is None or not base.files:
+        return _none(view)
+    values = [f"{base.value(c)} AS c{i}" for i, c in enumerate(view.shapes.target.columns)]
+    columns = ", ".join([*values, f"{base.key} AS k", f"{base.unknown} AS unknown"])
+    return f"SELECT {columns} FROM {base.relation} b WHERE {condition}"
+
+
+def _none(view: View) -> str:
+    nulls = [f"CAST(NULL AS {c.lake_type}) AS c{i}" for i, c in enumerate(view.shapes.target.columns)]
+    return f"SELECT {', '.join(nulls)}, NULL::VARCHAR AS k, NULL::VARCHAR[] AS unknown WHERE false"
+
+
+def keyed_sql(view: View) -> str:
+    """A query of all rows with their values as c0, c1, …, their key `k` and `unknown`, the names of unknown columns."""
+    if view.tail.facts.empty:
+        return base_select(view, "true")
+    steps = [view.truncated] if view.tail.facts.truncates else []
+    steps.append(f"winners AS MATERIALIZED ({_winners(view)})")
+    seen = "NOT EXISTS (SELECT 1 FROM winners w WHERE w.k = " + (view.base.key if view.base else "''") + ")"
+    if view.settled and view.base:
+        seen += f" AND NOT EXISTS (SELECT 1 FROM {view.settled} s WHERE s.k = {view.base.key})"
+    values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
+    none = "[]::VARCHAR[] AS unknown"
+    parts = [base_select(view, f"{view.base_condition} AND {seen}")]
+    whole = "op <> 'd'"
+    if view.shapes.toastable and view.tail.facts.updates:
+        whole += " AND NOT partial"
+        steps += _partial_steps(view)
+        parts.append(_partial_select(view))
+    live = view.shapes.decoded(f"(SELECT * FROM winners WHERE {whole})", "img", "sid", ["k"])
+    parts.append(f"SELECT {values}, k, {none} FROM ({live})")
+    if view.settled:
+        parts.append(f"SELECT {values}, k, unknown FROM {view.settled} WHERE alive")
+    return f"WITH {', '.join(steps)} {' UNION ALL '.join(parts)}"
+
+
+def _winners(view: View) -> str:
+    where = "__key IS NOT NULL AND __op <> 't'"
+    if view.settled:
+        where += f" AND __key NOT IN (SELECT k FROM {view.settled})"
+    partial = "false"
+    if view.shapes.toastable and view.tail.facts.updates:
+        partial = f"op = 'u' AND bare AND {view.shapes.may_hold_mark('img')}"
+    rows = view.after_truncate(f"({view.placed(where)})")
+    return f"""SELECT *, {partial} AS partial FROM {rows} AS p
+        QUALIFY row_number() OVER (PARTITION BY k ORDER BY pos_tx DESC, pos_order DESC, off DESC) = 1"""
+
+
+def _partial_steps(view: View) -> list[str]:
+    """Steps for keys whose last image may leave values out: what their life in the tail knows of each column."""
+    where = "__op <> 't' AND __key IN (SELECT k FROM winners WHERE partial)"
+    rows = view.after_truncate(f"({view.placed(where)})")
+    # The life of a row begins with its last complete image; a delete ends the one before.
+    life = f"""(SELECT *, {RANK} AS rank FROM {rows} AS p QUALIFY count(*) FILTER (op <> 'u') OVER (
+        PARTITION BY k ORDER BY pos_tx DESC, pos_order DESC, off DESC
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) = 0
+        AND row_number() OVER (PARTITION BY k, pos_tx, pos_order ORDER BY off DESC) = 1)"""
+    decoded = view.shapes.decoded(life, "img", "sid", ["k", "op", "bare", "rank"], marks=True)
+    known = []
+    for i in view.shapes.toastable:
+        has = f"op <> 'd' AND NOT (u{i} AND op = 'u' AND bare)"
+        known += [f"arg_max_null(c{i}, rank) FILTER ({has}) AS v{i}", f"coalesce(bool_or({has}), false) AS h{i}"]
+    columns = ", ".join([*known, "bool_or(op <> 'u') AS born", "max(rank) AS last"])
+    return [
+        f"life AS MATERIALIZED ({decoded})",
+        f"known AS MATERIALIZED (SELECT k, {columns} FROM life GROUP BY k)",
+    ]
+
+
+def _partial_select(view: View) -> str:
+    """Rows of keys whose last image may leave values out, as c0, c1, …, k, unknown."""
+    toastable = set(view.shapes.toastable)
+    base = _old_values(view)
+    values, unknown = [], []
+    for i, column in enumerate(view.shapes.target.columns):
+        if i not in toastable:
+            values.append(f"l.c{i}")
+            continue
+        values.append(f"CASE WHEN n.h{i} THEN n.v{i} WHEN NOT n.born THEN o.c{i} END AS c{i}")
+        name = literal(column.name)
+        lost = f"NOT n.h{i} AND (n.born OR o.k IS NULL OR list_contains(o.unknown, {name}))"
+        unknown.append(f"CASE WHEN {lost} THEN {name} END")
+    return f"""SELECT {", ".join(values)}, l.k AS k,
+        list_filter([{", ".join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown
+        FROM life l JOIN known n ON l.k = n.k AND l.rank = n.last
+        LEFT JOIN ({base}) o ON o.k = l.k"""
+
+
+def _old_values(view: View) -> str:
+    """The base's rows of the keys in question."""
+    if view.base is None or not view.base.files:
+        return _none(view)
+    wanted = f"{view.base.key} IN (SELECT k FROM winners WHERE partial)"
+    return base_select(view, f"{view.base_condition} AND {wanted}")

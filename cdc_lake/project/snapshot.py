@@ -1,0 +1,201 @@
+"""One source's part of the lake at one moment: versions, tails and the cut. What sessions and folds both start from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import duckdb
+from deltalake import DeltaTable
+
+from cdc_lake.errors import CdcLakeError
+from cdc_lake.events import TableId
+from cdc_lake.land.layout import (
+    current_path,
+    list_tables,
+    local_path,
+    log_path,
+    open_delta,
+    parquet_files,
+    schemas_path,
+    transactions_path,
+)
+from cdc_lake.land.tables import LOG
+from cdc_lake.project.base import Base, read_base
+from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
+from cdc_lake.project.current import View
+from cdc_lake.project.files import LogFiles, read_files, scan
+from cdc_lake.project.moves import settle
+from cdc_lake.project.order import Cut, find_cut, load_ends
+from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
+from cdc_lake.project.tail import Tail, count_rows, survey
+
+_THREADS = 8
+_SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """A table: its log, its fold (None before the first), and what lies between. `error` stands instead of `shapes`."""
+
+    table: TableId
+    log: LogFiles
+    base: Base | None
+    checkpoint: Checkpoint
+    tail: Tail
+    shapes: Shapes | None = None
+    error: CdcLakeError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """Where a lake is, how its store is reached, and the DuckDB schema that holds our own relations."""
+
+    root: str
+    options: Mapping[str, str] | None = None
+    own: str = "lake.internal"
+
+    def open(self, path: str) -> DeltaTable | None:
+        """A fresh handle; None when there is no such table."""
+        return open_delta(path, dict(self.options) if self.options else None)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """All tables of a source at one moment. `ends` is the DuckDB relation of transaction positions above `after`."""
+
+    lake: Lake
+    source: str
+    tables: tuple[TableState, ...]
+    transactions: LogFiles | None
+    ends: str
+    after: int
+    cut: Cut
+
+    def view(self, con: duckdb.DuckDBPyConnection, state: TableState, name: str) -> View:
+        """What `state` shows at the cut; keys that need single events are settled into `<own>.<name>`."""
+        if state.shapes is None:
+            raise state.error or ValueError("a table without shapes has an error")
+        view = View(state.shapes, state.tail, state.base, self.ends, self.cut.position)
+        return replace(view, settled=settle(con, view, f"{self.lake.own}.{name}"))
+
+
+def prepare(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the place for our own relations: the in-memory catalogue `lake` with the schema `internal`."""
+    con.execute("ATTACH ':memory:' AS lake; CREATE SCHEMA lake.internal; SET TimeZone = 'UTC'")
+
+
+def read_source(
+    con: duckdb.DuckDBPyConnection, lake: Lake, source: str, captured: Callable[[TableId], bool], *, number: int = 0
+) -> SourceState:
+    """Read the state of `source`; `captured` says which tables the configuration lands.
+
+    1. Open the folds: what they hold must be covered by the logs that are opened later.
+    2. Open the transactions, then the logs: rows of a transaction may be there before its END, not the reverse.
+    3. Place the tails and find the cut.
+    """
+    tables = list_tables(lake.root, source)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        bases = list(pool.map(lambda t: lake.open(current_path(lake.root, source, t)), tables))
+        transactions = _read_files(lake, transactions_path(lake.root, source))
+        logs = list(pool.map(lambda t: _read_files(lake, log_path(lake.root, source, t)), tables))
+        opened = zip(tables, logs, bases, strict=True)
+        states = list(pool.map(lambda o: _state(con, o[0], o[1], o[2]) if o[1] is not None else None, opened))
+    found = [s for s in states if s is not None]
+    facts = survey(con, [s.tail for s in found])
+    found = [replace(s, tail=replace(s.tail, facts=f)) for s, f in zip(found, facts, strict=True)]
+    after = min((s.checkpoint.cut for s in found if not s.tail.facts.empty), default=_greatest_cut(found))
+    ends, counts = f"{lake.own}.ends_{number}", f"{lake.own}.counts_{number}"
+    load_ends(con, ends, transactions, after)
+    floor = _greatest_cut(found)
+    landed = {str(s.table): s.tail for s in found if captured(s.table)}
+    count_rows(con, counts, ends, list(landed.items()), floor)
+    cut = find_cut(con, ends, counts, landed=landed, floor=floor, log=transactions)
+    shaped = _with_shapes(con, lake, source, found)
+    return SourceState(lake, source, tuple(shaped), transactions, ends, after, cut)
+
+
+def _read_files(lake: Lake, path: str) -> LogFiles | None:
+    table = lake.open(path)
+    return read_files(local_path(path), table) if table is not None else None
+
+
+def _state(con: duckdb.DuckDBPyConnection, table: TableId, log: LogFiles, base: DeltaTable | None) -> TableState:
+    checkpoint = read_checkpoint(base, _partitions(con, log)) if base is not None else Checkpoint()
+    tail = Tail(tuple(log.reaching(checkpoint.lows)), checkpoint.lows, checkpoint.cut)
+    return TableState(table, log, read_base(base) if base is not None else None, checkpoint, tail)
+
+
+def _partitions(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str, int]]:
+    """Every (topic, partition) that may have rows in the log."""
+    found: set[tuple[str, int]] = set()
+    for file in log.files:
+        if file.topic is not None and file.partitions is not None:
+            found.update((file.topic, p) for p in range(file.partitions[0], file.partitions[1] + 1))
+    unsaid = [f.path for f in log.files if f.topic is None or f.partitions is None]
+    if unsaid:
+        rows = con.cursor().execute(f"SELECT DISTINCT __topic, __partition FROM {scan(unsaid)}").fetchall()
+        found.update((topic, partition) for topic, partition in rows)
+    return found
+
+
+def _greatest_cut(states: Collection[TableState]) -> int:
+    """A fold's cut is complete, and its table cannot be shown as of an earlier one: no cut may be below."""
+    return max((s.checkpoint.cut for s in states), default=0)
+
+
+def _with_shapes(
+    con: duckdb.DuckDBPyConnection, lake: Lake, source: str, states: Collection[TableState]
+) -> list[TableState]:
+    recorded = _read_schemas(con, lake, source)
+    shaped = []
+    for state in states:
+        try:
+            rows = recorded.get(state.table, [])
+            newest = _newest_schema(con, state.log)
+            shapes = resolve_shapes(state.table, rows, newest, partial(_sample, con, state.log))
+            shaped.append(replace(state, shapes=shapes))
+        except CdcLakeError as error:
+            shaped.append(replace(state, error=error))
+    return shaped
+
+
+def _read_schemas(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> dict[TableId, list[SchemaRow]]:
+    table = lake.open(schemas_path(lake.root, source))
+    if table is None or not (files := parquet_files(table)):
+        return {}
+    rows = con.execute(
+        f"""SELECT schema, "table", schema_id, kind, any_value(definition), any_value(key_definition),
+        any_value(from_json(settings, '"MAP(VARCHAR, VARCHAR)"')), epoch_us(min(recorded_at)), min(first_offset)
+        FROM {scan(files)} GROUP BY ALL"""
+    ).fetchall()
+    found: dict[TableId, list[SchemaRow]] = defaultdict(list)
+    for schema, name, schema_id, kind, definition, key, settings, recorded, offset in rows:
+        row = SchemaRow(schema_id, kind, definition, key, settings or {}, (recorded, offset or 0))
+        found[TableId(schema, name)].append(row)
+    return found
+
+
+def _newest_schema(con: duckdb.DuckDBPyConnection, log: LogFiles) -> str | None:
+    """The schema of the newest row."""
+    file = log.newest()
+    if file is None or file.schema_id is not None:
+        return file.schema_id if file is not None else None
+    row = con.execute(
+        f"""SELECT __schema_id FROM {scan([file.path])} WHERE __schema_id IS NOT NULL
+        ORDER BY __lsn DESC NULLS LAST, __offset DESC LIMIT 1"""
+    ).fetchone()
+    return row[0] if row is not None else None
+
+
+def _sample(con: duckdb.DuckDBPyConnection, log: LogFiles) -> tuple[list[str], list[str]]:
+    """Some images and keys, for a table whose events carry no schema."""
+    files = [f.path for f in log.files[:4]] + [f.path for f in log.files[-4:]]
+    rows = con.execute(
+        f"""SELECT coalesce(__after, __before), __key FROM {scan(dict.fromkeys(files), LOG)}
+        WHERE coalesce(__after, __before) IS NOT NULL ORDER BY __offset DESC LIMIT {_SAMPLE}"""
+    ).fetchall()
+    return [image for image, _ in rows], [key for _, key in rows if key is not None]

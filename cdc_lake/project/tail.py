@@ -1,0 +1,154 @@
+"""The tail: log rows that no fold has taken yet, each with its place in the global order.
+
+Rows of a transaction stand at (position of its END, order within it). Rows without a transaction (a snapshot's, or all
+of them when the source sends no transaction metadata) stand behind the latest transaction that precedes them in their
+partition. Rows of a transaction whose END is not here have no place yet and are not visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from cdc_lake.project.files import Lows, at_or_above, scan
+from cdc_lake.sqltext import literal
+
+# Rows without a transaction come after all rows of the transaction that precedes them.
+_AFTER_ALL = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a look at the narrow columns of a tail tells; what is not there need not be handled.
+
+    `placed` rows belong to a transaction, `free` ones to none. `moves` are rows of key changes.
+    """
+
+    placed: int = 0
+    free: int = 0
+    truncates: int = 0
+    moves: int = 0
+    updates: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing a reader could ever see."""
+        return self.placed + self.free == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Rows of `files` at or above `lows`, except those of transactions up to `cut`, which are folded already."""
+
+    files: tuple[str, ...] = ()
+    lows: Lows | None = None
+    cut: int = 0
+    facts: Facts = Facts()
+
+    @property
+    def relation(self) -> str:
+        """The files."""
+        return scan(self.files)
+
+    @property
+    def unfolded(self) -> str:
+        """The SQL condition for rows at or above the low offsets."""
+        return at_or_above(self.lows or {})
+
+
+def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:
+    """Look at the narrow columns of several tails at once."""
+    selects = [
+        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL),
+        count(*) FILTER (__op = 't'),
+        count(*) FILTER (contains(__headers, '"__debezium.newkey"') OR contains(__headers, '"__debezium.oldkey"')),
+        count(*) FILTER (__op = 'u')
+        FROM {t.relation} WHERE {t.unfolded} AND __op IN ('c', 'u', 'r', 'd', 't')"""
+        for i, t in enumerate(tails)
+        if t.files
+    ]
+    facts = [Facts() for _ in tails]
+    if selects:
+        for i, *numbers in con.execute(" UNION ALL ".join(selects)).fetchall():
+            facts[i] = Facts(*numbers)
+    return facts
+
+
+def count_rows(
+    con: duckdb.DuckDBPyConnection, counts: str, ends: str, tails: Sequence[tuple[str, Tail]], floor: int
+) -> None:
+    """Make the table `counts` (pos, name, n): rows of each transaction above `floor`, redelivered ones once."""
+    con.execute(f"CREATE OR REPLACE TABLE {counts} (pos BIGINT, name VARCHAR, n BIGINT)")
+    selects = [
+        f"""SELECT e.pos, {literal(name)}, count(DISTINCT l.__tx_order)
+        FROM {t.relation} l JOIN {ends} e ON l.__tx_id = e.tx_id
+        WHERE {t.unfolded} AND e.pos > {floor} GROUP BY e.pos"""
+        for name, t in tails
+        if t.files and t.facts.placed
+    ]
+    if selects:
+        con.execute(f"INSERT INTO {counts} {' UNION ALL '.join(selects)}")
+
+
+def placed(
+    tail: Tail, ends: str, cut: int, columns: Sequence[str], *, where: str = "true", free_below: Lows | None = None
+) -> str:
+    """A query: the visible rows of the tail that meet `where`, with `columns` (SQL over log columns) and their place as
+    `pos_tx`, `pos_order`, `off`. With `free_below`, rows without a transaction only below these offsets.
+    """
+    items = ", ".join(columns)
+    visible = f"{tail.unfolded} AND __op IN ('c', 'u', 'r', 'd', 't') AND ({where})"
+    parts = []
+    if tail.facts.placed:
+        parts.append(
+            f"""SELECT {items}, pos AS pos_tx, __tx_order AS pos_order, __offset AS off
+            FROM {tail.relation} l JOIN {ends} e ON l.__tx_id = e.tx_id
+            WHERE {visible} AND pos > {tail.cut} AND pos <= {cut}"""
+        )
+    if tail.facts.free or not parts:
+        if free_below is not None:
+            visible += f" AND NOT ({at_or_above(free_below)})"
+        parts.append(_free(tail, ends, cut, items, visible))
+    return " UNION ALL ".join(parts)
+
+
+def _free(tail: Tail, ends: str, cut: int, items: str, visible: str) -> str:
+    source = f"(SELECT * FROM {tail.relation} WHERE {visible} AND __tx_id IS NULL)"
+    order = f"{_AFTER_ALL} + __offset AS pos_order, __offset AS off"
+    if not tail.facts.placed:
+        return f"SELECT {items}, {tail.cut} AS pos_tx, {order} FROM {source}"
+    # The running maximum: a redelivered transaction does not set later rows back.
+    before = f"""(SELECT __topic AS topic, __partition AS part, __offset AS at,
+        max(pos) OVER (PARTITION BY __topic, __partition ORDER BY __offset ROWS UNBOUNDED PRECEDING) AS pos
+        FROM {tail.relation} l JOIN {ends} e ON l.__tx_id = e.tx_id WHERE {tail.unfolded})"""
+    place = f"greatest(coalesce(b.pos, 0), {tail.cut})"
+    return f"""SELECT {items}, {place} AS pos_tx, {order}
+        FROM {source} f ASOF LEFT JOIN {before} b
+        ON f.__topic = b.topic AND f.__partition = b.part AND f.__offset > b.at
+        WHERE {place} <= {cut}"""
+
+
+def without_place(tail: Tail, ends: str) -> str:
+    """A query: transactions that have rows in the tail and no row in `ends`."""
+    return f"SELECT __tx_id FROM {tail.relation} WHERE {tail.unfolded} AND __tx_id NOT IN (SELECT tx_id FROM {ends})"
+
+
+def new_lows(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str, cut: int) -> dict[tuple[str, int], int]:
+    """Per (topic, partition): the lowest offset that a fold at `cut` must leave, or the offset after the last row.
+
+    Only rows of transactions hold it back: a row without one is folded once nothing before it is left. `ends` must know
+    the transactions that were folded long ago (`order.add_folded`).
+    """
+    lows = dict(tail.lows or {})
+    if tail.files:
+        found = con.execute(
+            f"""SELECT __topic, __partition, coalesce(
+                min(__offset) FILTER (__op <> 'x' AND __tx_id IS NOT NULL AND (pos IS NULL OR pos > {cut})),
+                max(__offset) + 1)
+            FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id WHERE {tail.unfolded}
+            GROUP BY __topic, __partition"""
+        ).fetchall()
+        lows.update({(topic, partition): low for topic, partition, low in found})
+    return lows
