@@ -8,9 +8,9 @@ from typing import Any
 
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
-from cdc_lake.project.pgtypes import TEXT_TYPES, PgType, lake_type, parse_propagated, parse_type
+from cdc_lake.project.pgtypes import TEXT_TYPES, PgType, is_known, lake_type, parse_propagated, parse_type
 from cdc_lake.project.schema import Column, TableSchema, checked
-from cdc_lake.project.wire import binary_encoding
+from cdc_lake.project.wire import Settings, binary_encoding, unknown_encoding
 
 # Semantic name of a Connect schema -> encoding and the PostgreSQL type it stands for when no type is propagated.
 _SEMANTIC = {
@@ -37,7 +37,7 @@ _SEMANTIC = {
     "io.debezium.data.Xml": ("text", "xml"),
     "io.debezium.data.Enum": ("text", "text"),
     "io.debezium.data.Ltree": ("text", "ltree"),
-    "io.debezium.data.TsVector": ("text", "tsvector"),
+    "io.debezium.data.Tsvector": ("text", "tsvector"),
     "io.debezium.data.geometry.Point": ("point", "point"),
     "io.debezium.data.VariableScaleDecimal": ("numeric_variable", "numeric"),
 }
@@ -59,9 +59,7 @@ _PLAIN = {
 }
 
 
-def schema_from_connect(
-    table: TableId, value_schema: str, key_schema: str | None, settings: Mapping[str, str]
-) -> TableSchema:
+def schema_from_connect(table: TableId, value_schema: str, key_schema: str | None, settings: Settings) -> TableSchema:
     """The schema of a table as the envelope's inline Connect schema (JSON text) describes it.
 
     `settings` are the connector's modes; only `binary.handling.mode` matters here, for the wire names all others.
@@ -71,8 +69,11 @@ def schema_from_connect(
     row, key = _row_fields(table, value_schema), _key_names(key_schema)
     columns = []
     for field in row:
-        encoding, pg, lake = _resolve(field, settings)
-        position = key.index(field["field"]) if field["field"] in key else None
+        resolved = _resolve(field, settings)
+        if resolved is None:
+            continue
+        encoding, pg, lake = resolved
+        position = key.index(field["field"]) + 1 if field["field"] in key else None
         columns.append(Column(field["field"], str(pg), lake, position, bool(field.get("optional")), encoding))
     return checked(TableSchema(table, tuple(columns), "connect"))
 
@@ -95,15 +96,25 @@ def _key_names(key_schema: str | None) -> list[str]:
     return [f["field"] for f in (parsed or {}).get("fields") or ()]
 
 
-def _resolve(field: Mapping[str, Any], settings: Mapping[str, str]) -> tuple[str, PgType, str]:
-    """Encoding, source type and lake type of a field."""
+def _resolve(field: Mapping[str, Any], settings: Settings) -> tuple[str, PgType, str] | None:
+    """Encoding, source type and lake type of a field; None for an array that the connector cannot write (`bit[]`)."""
     propagated = _propagated(field)
-    if field["type"] == "array":
-        encoding, pg = _wire(field["items"], settings, propagated.element if propagated else None)
-        whole = PgType(pg.name, pg.modifiers, array=True)
-        return f"[]{encoding}", propagated or whole, f"{lake_type(pg)}[]"
-    encoding, pg = _wire(field, settings, propagated)
-    return encoding, propagated or pg, lake_type(pg)
+    if field["type"] != "array":
+        if propagated is not None and propagated.array:
+            return None
+        encoding, pg = _wire(field, settings, propagated)
+        lake = lake_type(pg)
+        if _is_domain(propagated, field) and lake != "VARCHAR":
+            return f"printed|{lake}|{encoding}", propagated or pg, "VARCHAR"
+        return encoding, propagated or pg, lake
+    known = propagated.element if propagated is not None and propagated.array else None
+    encoding, pg = _wire(field["items"], settings, known)
+    return f"[]{encoding}", propagated or PgType(pg.name, pg.modifiers, array=True), f"{lake_type(pg)}[]"
+
+
+def _is_domain(propagated: PgType | None, field: Mapping[str, Any]) -> bool:
+    """A user's type that is written as a built-in one. One written as bare bytes may be a composite instead."""
+    return propagated is not None and not is_known(propagated) and (field["type"] != "bytes" or "name" in field)
 
 
 def _propagated(field: Mapping[str, Any]) -> PgType | None:
@@ -115,7 +126,7 @@ def _propagated(field: Mapping[str, Any]) -> PgType | None:
     return parse_propagated(name, int(length) if length else None, int(scale) if scale else None)
 
 
-def _wire(field: Mapping[str, Any], settings: Mapping[str, str], known: PgType | None) -> tuple[str, PgType]:
+def _wire(field: Mapping[str, Any], settings: Settings, known: PgType | None) -> tuple[str, PgType]:
     """How a scalar was written, and the type that decides how it is shown."""
     semantic, parameters = field.get("name"), field.get("parameters") or {}
     if semantic == "org.apache.kafka.connect.data.Decimal":
@@ -147,7 +158,7 @@ def _decimal(parameters: Mapping[str, str], known: PgType | None) -> tuple[str, 
     return encoding, PgType("numeric", (max(precision, scale), scale))
 
 
-def _refined(encoding: str, known: PgType, wire: PgType, settings: Mapping[str, str]) -> tuple[str, PgType]:
+def _refined(encoding: str, known: PgType, wire: PgType, settings: Settings) -> tuple[str, PgType]:
     """What bare strings, numbers and bytes mean once the source's type is known."""
     if known.name in ("numeric", "money"):
         return {"text": "numeric_text", "float": "float"}.get(encoding, encoding), known
@@ -158,9 +169,9 @@ def _refined(encoding: str, known: PgType, wire: PgType, settings: Mapping[str, 
     return encoding, _shown(known, wire)
 
 
-def _refined_text(encoding: str, known: PgType, settings: Mapping[str, str]) -> tuple[str, PgType]:
+def _refined_text(encoding: str, known: PgType, settings: Settings) -> tuple[str, PgType]:
     if known.name == "bytea":
         return (binary_encoding(settings) if encoding == "text" else "base64"), known
     if encoding == "base64":
-        return "text_base64", known
+        return unknown_encoding(known.name, encoding), known
     return "text", known if known.name in TEXT_TYPES else PgType("text")

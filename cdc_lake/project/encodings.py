@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cdc_lake.project.printing import printed
 from cdc_lake.sqltext import literal
 
-_FIRST_DAY, _LAST_DAY = -2440588, 2145031948
+_FIRST_DAY, _LAST_DAY = -2440588, 2145042905
 _FIRST_MICROSECOND, _LAST_MICROSECOND = -210866803200000000, 9223372036854775806
 _DAY_MICROSECONDS = 86_400_000_000
 
-# What the connector writes for infinity and -infinity, by unit.
-INFINITE_DAYS = (-622191234, -622191234)
+# What the connector writes for infinity and -infinity: dates in a snapshot and in the stream, timestamps by unit.
+INFINITE_DAYS = ((-622191234, -2147472692), (-625821272, -2147472691))
 INFINITE_TIMESTAMPS = {
-    "ms": (9223372036825200, -9223372036832400),
-    "us": (9223372036825200000, -9223372036832400000),
-    "ns": (9223372036854775807, -9223372036854775808),
+    "ms": ((9223372036825200,), (-9223372036832400,)),
+    "us": ((9223372036825200000,), (-9223372036832400000,)),
+    "ns": ((9223372036854775807,), (-9223372036854775808,)),
 }
 
 _ISO_INTERVAL = literal(r"^P(-?\d+)Y(-?\d+)M(-?\d+)DT(-?\d+)H(-?\d+)M(-?[\d.]+)S$")
@@ -93,25 +94,6 @@ def lossy(encoding: str, lake: str, raw: str) -> str:
     return f"({raw} IS NOT NULL AND {test})"
 
 
-def printed(base: str, value: str) -> str:
-    """SQL of a value of the lake type `base` as PostgreSQL prints it."""
-    if base == "BLOB":
-        return f"'\\x' || lower(hex({value}))"
-    if base in ("FLOAT", "DOUBLE"):
-        text = f"regexp_replace(({value})::VARCHAR, '\\.0$', '')"
-        return (
-            f"CASE {text} WHEN 'nan' THEN 'NaN' WHEN 'inf' THEN 'Infinity' WHEN '-inf' THEN '-Infinity' ELSE {text} END"
-        )
-    if base in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
-        return f"regexp_replace(({value})::VARCHAR, '^(.*?) \\(BC\\)(.*)$', '\\1\\2 BC')"
-    if base == "INTERVAL":
-        return f"replace(({value})::VARCHAR, ' month', ' mon')"
-    if base.startswith("STRUCT"):
-        x, y = (printed("DOUBLE", f"({value}).{axis}") for axis in "xy")
-        return f"'(' || {x} || ',' || {y} || ')'"
-    return f"({value})::VARCHAR"
-
-
 def _cast(raw: str, lake: str, argument: str) -> str:
     return f"TRY_CAST({raw} AS {lake})"
 
@@ -173,17 +155,19 @@ def _timestamp(unit: str) -> Callable[[str, str, str], str]:
     def read(raw: str, lake: str, argument: str) -> str:
         number = f"TRY_CAST({raw} AS BIGINT)"
         low, high = -(-_FIRST_MICROSECOND // shrink), _LAST_MICROSECOND // shrink
-        ordinary = f"WHEN {number} BETWEEN {low} AND {high} THEN make_timestamp({to_us.format(number)})"
+        inside = f"{number} BETWEEN {low} AND {high} AND {number} <> {INFINITE_TIMESTAMPS[unit][0][0]}"
+        ordinary = f"WHEN {inside} THEN make_timestamp({to_us.format(number)})"
         return _infinite(number, INFINITE_TIMESTAMPS[unit], "TIMESTAMP", ordinary)
 
     return read
 
 
-def _infinite(number: str, infinite: tuple[int, int], lake: str, ordinary: str) -> str:
+def _infinite(number: str, infinite: tuple[tuple[int, ...], tuple[int, ...]], lake: str, ordinary: str) -> str:
     """`ordinary` is `WHEN <the number is in range> THEN <its value>`."""
+    plus, minus = (", ".join(map(str, numbers)) for numbers in infinite)
     return (
-        f"CASE WHEN {number} = {infinite[0]} THEN 'infinity'::{lake} "
-        f"WHEN {number} = {infinite[1]} THEN '-infinity'::{lake} {ordinary} END"
+        f"CASE {ordinary} WHEN {number} IN ({plus}) THEN 'infinity'::{lake} "
+        f"WHEN {number} IN ({minus}) THEN '-infinity'::{lake} END"
     )
 
 
@@ -235,6 +219,19 @@ def _hex(raw: str, lake: str, argument: str) -> str:
 
 def _decoded(reader: Callable[[str, str, str], str]) -> Callable[[str, str, str], str]:
     return lambda raw, lake, argument: f"TRY(decode({reader(raw, lake, argument)}))"
+
+
+def _geometry(reader: Callable[[str, str, str], str]) -> Callable[[str, str, str], str]:
+    """Shapes arrive with Java's numbers (`1.0`, `1.0E20`); PostgreSQL prints `1`, `1e+20`."""
+    tokens = literal(r"-?(?:[0-9.]+(?:E-?[0-9]+)?|NaN|Infinity)|[^-0-9NI]")
+    number = printed("DOUBLE", "TRY_CAST(t AS DOUBLE)")
+
+    def read(raw: str, lake: str, argument: str) -> str:
+        text = _decoded(reader)(raw, lake, argument)
+        parts = f"list_transform(regexp_extract_all({text}, {tokens}), lambda t: COALESCE({number}, t))"
+        return f"array_to_string({parts}, '')"
+
+    return read
 
 
 def _bit(raw: str, lake: str, argument: str) -> str:
@@ -292,6 +289,9 @@ _READERS: dict[str, Callable[[str, str, str], str]] = {
     "text_base64": _decoded(_base64),
     "text_base64url": _decoded(_base64url),
     "text_hex": _decoded(_hex),
+    "geometry_base64": _geometry(_base64),
+    "geometry_base64url": _geometry(_base64url),
+    "geometry_hex": _geometry(_hex),
     "bit": _bit,
     "bits": _bits,
     "varbits": _varbits,

@@ -78,9 +78,15 @@ TEXT_TYPES = frozenset(
     }
 )
 
+_OTHER_TYPES = frozenset({"numeric", "bit", "bit varying", "time with time zone"})
+
+# The connector sends these as its driver prints them, not as PostgreSQL does.
+GEOMETRIC_TYPES = frozenset({"line", "lseg", "box", "path", "polygon", "circle"})
+
 MAX_DECIMAL_DIGITS = 38
 # How the connector writes "no length given" of numeric: its driver's figure for an unlimited value.
 _UNLIMITED_NUMERIC = 131089
+_MAX_SCALE = 1000
 
 _ARRAY = re.compile(r"(\s*\[\d*\])+$")
 # Modifiers stand before the zone (`time(3) with time zone`); a quoted name may hold brackets of its own.
@@ -139,10 +145,16 @@ def _propagated_modifiers(name: str, length: int | None, scale: int | None) -> t
     if name == "numeric":
         if length is None or length in (0, _UNLIMITED_NUMERIC):
             return ()
-        return (length, scale or 0)
+        # The connector reads the eleven signed bits of a negative scale as a positive number.
+        return (length, (scale or 0) - 2048 if (scale or 0) > _MAX_SCALE else scale or 0)
     if name in ("character varying", "character", "bit", "bit varying"):
         return () if length is None or not 0 < length < 2**31 - 1 else (length,)
     return ()
+
+
+def is_known(pg: PgType) -> bool:
+    """Whether the name is one of PostgreSQL's own types, not one a user made (an enum, a domain, a composite)."""
+    return pg.name in _LAKE_TYPES or pg.name in TEXT_TYPES or pg.name in _OTHER_TYPES
 
 
 def lake_type(pg: PgType) -> str:

@@ -13,15 +13,16 @@ from typing import Any
 
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
+from cdc_lake.project.limits import unsent
 from cdc_lake.project.pgtypes import lake_type, parse_type
-from cdc_lake.project.wire import encoding_for
+from cdc_lake.project.wire import Settings, encoding_for
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column: `source_type` in PostgreSQL's spelling, `lake_type` in DuckDB's.
 
-    `key_position` counts from 0 within the key; `encoding` is how the connector wrote the value (see `encodings`).
+    `key_position` is the 1-based place in the key; `encoding` is how the connector wrote the value (see `encodings`).
     """
 
     name: str
@@ -62,24 +63,25 @@ def checked(schema: TableSchema) -> TableSchema:
     return schema
 
 
-def schema_from_catalogue(entry: Mapping[str, Any], settings: Mapping[str, str]) -> TableSchema:
+def schema_from_catalogue(entry: Mapping[str, Any], settings: Settings) -> TableSchema:
     """The schema of a table as the source's catalogue describes it (an entry of `capture.catalogue`).
 
-    `settings` are the connector's modes; what is missing has Debezium's default. A virtual generated column is left
-    out: PostgreSQL never sends it, so a query that names it must fail rather than read nulls.
+    `settings` are the connector's modes; what is missing has Debezium's default. Columns that the connector never
+    sends (`limits.unsent`) are left out: a query that names one must fail rather than read nulls.
     Raises LakeError for columns that differ only in case.
     """
-    columns = [_catalogue_column(c, settings) for c in entry["columns"] if c.get("generated") not in ("v", "virtual")]
+    missing = unsent(entry)
+    columns = [_catalogue_column(c, settings) for c in entry["columns"] if c["name"] not in missing]
     return checked(TableSchema(TableId(entry["schema"], entry["table"]), tuple(columns), "catalogue"))
 
 
-def _catalogue_column(entry: Mapping[str, Any], settings: Mapping[str, str]) -> Column:
+def _catalogue_column(entry: Mapping[str, Any], settings: Settings) -> Column:
     declared = parse_type(entry["type"])
-    pg, domain = declared, entry.get("typtype") == "d"
-    if domain and entry.get("base_type"):
+    pg, kinds = declared, (entry.get("typtype"), entry.get("element_typtype"), entry.get("base_typtype"))
+    domain = entry.get("typtype") == "d" and bool(entry.get("base_type"))
+    if domain:
         pg = parse_type(entry["base_type"])
-    is_enum = "e" in (entry.get("typtype"), entry.get("element_typtype"))
-    encoding, lake = encoding_for(pg, settings, is_enum=is_enum), lake_type(pg)
+    encoding, lake = encoding_for(pg, settings, is_enum="e" in kinds and kinds[1] != "d"), lake_type(pg)
     if domain and not pg.array and lake != "VARCHAR":
         encoding, lake = f"printed|{lake}|{encoding}", "VARCHAR"
     return Column(
@@ -96,7 +98,8 @@ def merged(wire: TableSchema, catalogue: TableSchema) -> TableSchema:
     """Types, order and keys from the catalogue; encodings from the wire for every column that both know.
 
     The wire says how values were written, whatever the settings are today; the catalogue knows domains, lengths and
-    scales that the wire may leave out. Columns that only one side knows are kept, the wire's after the catalogue's.
+    scales that the wire may leave out. A column whose type was another when the wire's schema was made keeps the
+    wire's. Columns that only one side knows are kept, the wire's after the catalogue's.
     """
     written = {c.name: c for c in wire.columns}
     columns = [_merged_column(written.pop(c.name, None), c) for c in catalogue.columns]
@@ -106,13 +109,24 @@ def merged(wire: TableSchema, catalogue: TableSchema) -> TableSchema:
 def _merged_column(wire: Column | None, catalogue: Column) -> Column:
     if wire is None:
         return catalogue
-    encoding = wire.encoding
-    if encoding.lstrip("[]") in ("text", "base64", "hex", "base64url"):
+    listed, _, inner = catalogue.encoding.rpartition("|")
+    if wire.encoding.removeprefix("[]") in ("text", "base64", "text_base64") and _written_as(inner, wire.encoding):
         # Bare strings and bytes say nothing of what is in them; the catalogue does.
         return catalogue
-    if catalogue.encoding.startswith("printed|"):
-        encoding = f"{catalogue.encoding.rsplit('|', 1)[0]}|{encoding}"
-    return replace(catalogue, encoding=encoding)
+    shown = (catalogue.lake_type, listed.removeprefix("printed|"))
+    if wire.encoding.startswith("printed|") or wire.lake_type not in shown:
+        return replace(wire, key_position=catalogue.key_position, nullable=catalogue.nullable)
+    return replace(catalogue, encoding=f"{listed}|{wire.encoding}" if listed else wire.encoding)
+
+
+def _written_as(encoding: str, bare: str) -> bool:
+    """Whether values of `encoding` look like `bare` on the wire: strings (`text`) or bytes (`base64`)."""
+    if encoding.startswith("[]") != bare.startswith("[]"):
+        return False
+    strings = ("text", "numeric_text", "base64url", "hex", "text_base64url", "text_hex", "geometry_base64url")
+    either = ("base64", "text_base64", "geometry_base64")
+    word = encoding.removeprefix("[]")
+    return word in either or (bare.removeprefix("[]") == "text" and word in (*strings, "geometry_hex"))
 
 
 def schema_from_images(table: TableId, images: Sequence[str], keys: Sequence[str]) -> TableSchema:
@@ -149,5 +163,5 @@ def _inferred_column(name: str, kinds: set[str], key_names: list[str]) -> Column
     if kinds == {"bigint", "double precision"}:
         kinds = {"double precision"}
     kind = next(iter(kinds)) if len(kinds) == 1 else "text"
-    position = key_names.index(name) if name in key_names else None
+    position = key_names.index(name) + 1 if name in key_names else None
     return Column(name, kind, lake_type(parse_type(kind)), position, position is None, _INFERRED[kind])

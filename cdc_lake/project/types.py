@@ -22,6 +22,9 @@ from hashlib import md5
 
 from cdc_lake.project import encodings
 from cdc_lake.project.connect_schema import schema_from_connect
+from cdc_lake.project.limits import unchanged_as_null
+from cdc_lake.project.pgtypes import parse_type
+from cdc_lake.project.printing import printed
 from cdc_lake.project.schema import (
     Column,
     TableSchema,
@@ -37,6 +40,7 @@ __all__ = [
     "TableSchema",
     "lossy_expression",
     "merged",
+    "printed_expression",
     "raw_spec",
     "schema_from_catalogue",
     "schema_from_connect",
@@ -96,34 +100,52 @@ def _as_target(written: Column | None, target: Column, image: str) -> str:
     if written.lake_type == target.lake_type:
         return value
     if target.lake_type == "VARCHAR":
-        return encodings.printed(written.lake_type, value)
+        return printed(written.lake_type, value)
     return f"TRY_CAST({value} AS {target.lake_type})"
 
 
-# Types of a fixed, small size: PostgreSQL never stores them out of line.
-_NEVER_TOASTED = frozenset({"int", "float", "bool", "bit", "point", "timetz", "tz_iso"})
-_NEVER_TOASTED_PREFIXES = ("date_", "time_", "timestamp_", "interval_")
+def printed_expression(column: Column, value: str) -> str:
+    """SQL of the column's typed value as PostgreSQL prints it, to be compared with what the source itself prints."""
+    return printed(column.lake_type, value)
 
 
 def unchanged_expression(column: Column, raw: str, placeholder: str) -> str | None:
     """Boolean SQL: the raw value is the connector's mark for "unchanged, so PostgreSQL did not send it".
 
-    `placeholder` is the connector's `unavailable.value.placeholder`. None when values of the type are never stored out
-    of line. A user may store the very same text: only under a schema whose updates can omit values is it a mark.
+    `placeholder` is the connector's `unavailable.value.placeholder`. None when values of the type are never left out,
+    and when an omitted one arrives as null (`limits.unchanged_as_null`), which nothing tells from a null that was set.
+    A user may store the very same text: only an update of a table without REPLICA IDENTITY FULL can hold a mark.
     """
     is_list, word, _ = encodings.split(column.encoding.rsplit("|", 1)[-1])
-    if is_list:
-        marks = ", ".join(literal(mark) for mark in _list_marks(placeholder))
-        return f"COALESCE(({raw})::VARCHAR IN ({marks}), false)"
-    if word in _NEVER_TOASTED or word.startswith(_NEVER_TOASTED_PREFIXES) or column.source_type == "uuid":
+    source = parse_type(column.source_type)
+    if (is_list and unchanged_as_null(source)) or column.lake_type == "UUID":
         return None
-    encoded = base64.b64encode(placeholder.encode()).decode()
-    return f"COALESCE(({raw})::VARCHAR IN ({literal(placeholder)}, {literal(encoded)}), false)"
+    bare = word.removeprefix("text_").removeprefix("geometry_")
+    marks = _list_marks(bare, column.lake_type, placeholder) if is_list else _scalar_marks(bare, placeholder)
+    if not marks:
+        return None
+    return f"COALESCE(({raw})::VARCHAR IN ({', '.join(map(literal, marks))}), false)"
 
 
-def _list_marks(placeholder: str) -> list[str]:
+def _scalar_marks(word: str, placeholder: str) -> list[str]:
+    if word in ("text", "json", "numeric_text", "hex"):
+        return [placeholder]
+    if word in ("base64", "base64url"):
+        # With a string mode for bytes the mark is the text itself.
+        return [base64.b64encode(placeholder.encode()).decode(), placeholder]
+    return []
+
+
+def _list_marks(word: str, lake_type: str, placeholder: str) -> list[str]:
     data = placeholder.encode()
-    # The connector's UUID mark is Java's nameUUIDFromBytes: MD5 without a namespace, version 3.
-    digest = uuid.UUID(bytes=md5(data, usedforsecurity=False).digest(), version=3)
-    forms: list[object] = [[placeholder], [base64.b64encode(data).decode()], list(data), [str(digest)]]
-    return [json.dumps(form, ensure_ascii=False, separators=(",", ":")) for form in forms]
+    form: list[object] = []
+    if lake_type == "UUID[]":
+        # Java's nameUUIDFromBytes: MD5 without a namespace, version 3.
+        form = [str(uuid.UUID(bytes=md5(data, usedforsecurity=False).digest(), version=3))]
+    elif word in ("int", "date_days"):
+        form = list(data)
+    elif word == "base64":
+        form = [base64.b64encode(data).decode()]
+    elif word in ("text", "json"):
+        form = [placeholder]
+    return [json.dumps(form, ensure_ascii=False, separators=(",", ":"))] if form else []

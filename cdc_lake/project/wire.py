@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from cdc_lake.project.pgtypes import TEXT_TYPES, PgType
+from cdc_lake.project.pgtypes import GEOMETRIC_TYPES, TEXT_TYPES, PgType
 
 Settings = Mapping[str, str]
 
@@ -17,7 +17,12 @@ def encoding_for(pg: PgType, settings: Settings, *, is_enum: bool = False) -> st
         return _ENCODINGS[pg.name](pg, settings)
     if is_enum or pg.name in TEXT_TYPES:
         return "text"
-    return f"text_{binary_encoding(settings)}"
+    return unknown_encoding(pg.name, binary_encoding(settings))
+
+
+def unknown_encoding(name: str, binary: str) -> str:
+    """The encoding of a type the connector does not know: bytes (`binary`) of its text."""
+    return f"geometry_{binary}" if name in GEOMETRIC_TYPES else f"text_{binary}"
 
 
 def binary_encoding(settings: Settings) -> str:
