@@ -17,7 +17,7 @@ from cdc_lake.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, 
 
 # Each module adds its commands with `register(app)`. They import what they need inside the commands, so that
 # `cdc-lake --help` stays fast.
-NOUNS: tuple[str, ...] = ("stack", "connector")
+NOUNS: tuple[str, ...] = ("stack", "connector", "sink")
 
 _FLAGS = {"--json", "-v", "-vv", "-q", "--verbose", "--quiet"}
 
@@ -76,7 +76,7 @@ def hoist_globals(arguments: list[str]) -> list[str]:
 
 
 def build() -> Any:
-    """The whole command line as one command tree, with the examples of every command printed as they were written."""
+    """The whole command line as one command tree."""
     for noun in NOUNS:
         importlib.import_module(f"cdc_lake.cli.{noun}").register(app)
     root = typer.main.get_command(app)
@@ -85,10 +85,13 @@ def build() -> Any:
 
 
 def _keep_lines(command: Any) -> None:
-    if command.epilog and "\n" in command.epilog:
-        # "\b" is the help formatter's mark for a paragraph whose lines must not be joined.
-        paragraphs = inspect.cleandoc(command.epilog.replace("\b", "")).split("\n\n")
-        command.epilog = "\n\n".join(f"\b\n{p.strip(chr(10))}" for p in paragraphs)
+    """Print the examples one a line, and epilogs of several lines as they were written, throughout the tree."""
+    epilog = inspect.cleandoc(command.epilog or "").replace("\b", "").strip()
+    if epilog.startswith("Examples:"):
+        examples = (e.strip() for e in epilog.removeprefix("Examples:").replace("\n", " · ").split(" · "))
+        epilog = "\n".join(["Examples:", *(f"  {e}" for e in examples if e)])
+    # "\b" is the help formatter's mark for a paragraph whose lines must not be joined.
+    command.epilog = "\n\n".join(f"\b\n{p}" for p in epilog.split("\n\n")) if "\n" in epilog else epilog
     for child in getattr(command, "commands", {}).values():
         _keep_lines(child)
 

@@ -6,9 +6,10 @@ read from next. The rows and the offset are in the same commit, so either both a
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -67,13 +68,23 @@ class AppendTable:
     """
 
     def __init__(
-        self, path: str, schema: pa.Schema, *, description: str = "", options: Mapping[str, str] | None = None
+        self,
+        path: str,
+        schema: pa.Schema,
+        *,
+        description: str = "",
+        options: Mapping[str, str] | None = None,
+        contiguous: bool = True,
     ) -> None:
         self.path = path
         self.schema = schema
         self._description = description
         self._options = dict(options) if options else None
+        # Dead letters are committed only when there are some: their positions lag, and that is no gap.
+        self._contiguous = contiguous
         self._expected: dict[TopicPartition, int | None] = {}
+        self._gaps: dict[TopicPartition, int] = {}
+        self._recorded: set[str] = set()
 
     def open(self) -> DeltaTable | None:
         """A fresh handle; None before the first commit."""
@@ -89,12 +100,35 @@ class AppendTable:
             self._expected[tp] = table.transaction_version(transaction_id(tp)) if table is not None else None
         return {tp: version for tp in partitions if (version := self._expected[tp]) is not None}
 
+    def lacks(self, tp: TopicPartition) -> bool:
+        """Whether this table has no position of `tp` yet."""
+        return self._expected.get(tp) is None
+
+    def stored(self, tp: TopicPartition) -> int | None:
+        """The stored position of `tp` as it is now."""
+        table = self.open()
+        return table.transaction_version(transaction_id(tp)) if table is not None else None
+
+    def accept_gap(self, tp: TopicPartition, beginning: int) -> None:
+        """Go on at `beginning`: a person decided that the records before it are lost."""
+        self._gaps[tp] = beginning
+
+    def add_topic(self, topic: str) -> None:
+        """Write down that `topic` feeds this table too, for the next start."""
+        table = self.open()
+        if table is None:
+            return
+        about = json.loads(table.metadata().description or "{}")
+        if topic not in about.setdefault("topics", []):
+            about["topics"].append(topic)
+            table.alter.set_table_description(json.dumps(about))
+
     def knows(self, generation: str) -> bool:
         """Whether a commit has recorded this `generation_id`."""
         table = self.open()
         return table is not None and table.transaction_version(generation) is not None
 
-    def append(self, rows: pa.Table, spans: list[Span], *, generations: Iterable[str] = ()) -> int:
+    def append(self, rows: pa.Table, spans: list[Span], *, generations: Collection[str] = ()) -> int:
         """Commit `rows` with the ends of `spans`; returns the number of rows written.
 
         1. Open a fresh handle and compare the stored positions with those this object knows: one that differs is
@@ -115,6 +149,7 @@ class AppendTable:
             try:
                 attempted = True
                 self._write(table, fresh, spans, generations)
+                reach("land:after-write")
             except Exception as error:
                 if not _may_pass(error) or time.monotonic() > deadline:
                     raise self._explained(error) from error
@@ -124,6 +159,7 @@ class AppendTable:
                 continue
             reach("land:after-commit")
             self._expected.update({s.tp: s.end for s in spans})
+            self._recorded.update(generations)
             return int(fresh.num_rows)
 
     def _landed(self, table: DeltaTable | None, spans: list[Span], *, attempted: bool) -> bool:
@@ -140,14 +176,26 @@ class AppendTable:
                     why=f"{self.path} was written by a different process while this one held the partition.",
                     next="stop the other sink, or let both share one consumer group (same source name and kafka)",
                 )
+            self._refuse_gap(span)
         return False
 
-    def _write(self, table: DeltaTable | None, rows: pa.Table, spans: list[Span], generations: Iterable[str]) -> None:
+    def _refuse_gap(self, span: Span) -> None:
+        expected = self._expected.get(span.tp)
+        if expected is None or not self._contiguous or self._gaps.get(span.tp) == span.start:
+            return
+        if not expected <= span.end or expected < span.start:
+            raise PartitionFenced(
+                f"Offsets {expected} to {span.start} of {span.tp} would be missing from the lake.",
+                why=f"The rows at hand begin at {span.start}, {self.path} ends at {expected}.",
+                next="start the sink again: it reads on from what the lake holds",
+            )
+
+    def _write(self, table: DeltaTable | None, rows: pa.Table, spans: list[Span], generations: Collection[str]) -> None:
         transactions = [Transaction(transaction_id(s.tp), s.end) for s in spans]
-        transactions += [Transaction(g, 0) for g in generations]
+        transactions += [Transaction(g, 0) for g in generations if g not in self._recorded]
         write_deltalake(
             table if table is not None else self.path,
-            rows.cast(self.schema),
+            rows.select(self.schema.names).cast(self.schema),
             mode="append",
             description=self._description if table is None else None,
             storage_options=self._options,

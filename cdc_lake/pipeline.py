@@ -1,0 +1,374 @@
+"""The sink's loop: poll, buffer, flush; and, behind it, decode and land.
+
+::
+
+    poll ──▶ buffer ──▶ flush (one at a time, on its own thread) ──▶ decode ──▶ land ──▶ commit group offsets
+
+The loop's thread polls and fills a buffer while the flush thread works on the one before. When both are full the
+partitions are paused; polling goes on, so that the group keeps its member.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from cdc_lake.config import Config
+from cdc_lake.connector_file import ConnectorFile
+from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
+from cdc_lake.decode.debezium import Decoder
+from cdc_lake.decode.inline import schema_id
+from cdc_lake.decode.records import Decoded, SchemaVersion, TableRows, dead_letter_rows
+from cdc_lake.errors import PartitionError
+from cdc_lake.events import RecordBatch, TableId, TopicPartition
+from cdc_lake.land.append import Span
+from cdc_lake.land.landing import Landed, Landing, Round
+from cdc_lake.land.tables import DEAD_LETTERS, SCHEMAS
+
+log = logging.getLogger(__name__)
+
+# Decoding and writing hold a few copies of a batch at once (raw, cut, columns, Parquet pages): measured at most
+# five, plus the buffer that fills meanwhile. A buffer of this share of memory_mb keeps the whole within it.
+_BUFFER_SHARE = 1 / 8
+_IDLE_SECONDS = 0.1
+_LAG_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the sink has done so far, for a progress line."""
+
+    events: int = 0
+    dead: int = 0
+    commits: int = 0
+    tables: set[TableId] = field(default_factory=set)
+    started: float = field(default_factory=time.monotonic)
+    last_commit: float | None = None
+    lag: int | None = None
+    waiting: str = ""
+    stopped: dict[TopicPartition, PartitionError] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """Batches that are not landed yet, and when the first of them came."""
+
+    batches: list[RecordBatch] = field(default_factory=list)
+    nbytes: int = 0
+    since: float = 0.0
+
+    def add(self, batch: RecordBatch) -> None:
+        if not self.batches:
+            self.since = time.monotonic()
+        self.batches.append(batch)
+        self.nbytes += batch.nbytes
+
+
+class Sink:
+    """Lands every record of one source's topics, exactly once, until it is told to stop.
+
+    It is the `Assignment` of its broker: on every rebalance it seeks to what the lake holds, not to what Kafka
+    believes. A partition whose offsets are gone, whose topic was created anew, or which another writer advanced
+    stops with a named error in `progress.stopped`; the others go on.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        connector: ConnectorFile,
+        broker: Broker,
+        landing: Landing,
+        *,
+        tables: str | None = None,
+        accept_gaps: str | None = None,
+        catalogue: Callable[[], Mapping[TableId, str]] | None = None,
+        worker: Executor | None = None,
+    ) -> None:
+        self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
+        self._decoder = Decoder(transaction_topic=connector.transaction_topic)
+        self._glob, self._accept_gaps = tables, accept_gaps
+        self._catalogue = catalogue
+        self._catalogue_entries: Mapping[TableId, str] = {}
+        self._known_schemas = landing.known_schemas()
+        self._buffer = _Buffer()
+        self._held: set[TopicPartition] = set()
+        self._ends: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._flush: Future[Landed] | None = None
+        self._flushing: Sequence[RecordBatch] = ()
+        self._paused = False
+        self._next_lag = time.monotonic() + _LAG_SECONDS
+        self._next_look = time.monotonic() + 2.0
+        self._stop = threading.Event()
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self.progress = Progress()
+        limit_mb = config.sink.memory_mb * _BUFFER_SHARE
+        self._limit = int(limit_mb * 1_000_000)
+        self._flush_bytes = int(min(config.sink.flush_mb, limit_mb) * 1_000_000)
+
+    @property
+    def pattern(self) -> str:
+        """The topics of this source: those with its prefix, but for messages that belong to no table."""
+        prefix = re.escape(self._connector.topic_prefix + self._connector.delimiter)
+        return f"{prefix}(?!message$).+"
+
+    def stop(self) -> None:
+        """Finish and commit what is buffered, then return from `run`. May be called from a signal handler."""
+        self._stop.set()
+
+    def run(self, *, until_caught_up: bool = False, on_progress: Callable[[Progress], None] | None = None) -> Progress:
+        """Land records until `stop`, or until all that was in Kafka at the start has landed.
+
+        Raises CdcLakeError when the lake cannot be written; what was committed is intact.
+        """
+        targets = self._targets() if until_caught_up else {}
+        self._broker.subscribe(self.pattern, self)
+        try:
+            while not self._stop.is_set() and not (until_caught_up and self._reached(targets)):
+                self._step()
+                if on_progress is not None:
+                    on_progress(self.progress)
+            self._drain()
+        finally:
+            self._worker.shutdown(wait=True)
+            self._broker.close()
+            self._landing.close()
+        return self.progress
+
+    # -- Assignment: called inside poll, on the loop's thread ---------------------------------------------------
+
+    def assigned(self, partitions: Sequence[PartitionInfo]) -> Mapping[TopicPartition, int]:
+        """Seek every partition to what the lake holds; leave out those that must stop."""
+        self._settle()
+        self._forget([info.tp for info in partitions])
+        seeks: dict[TopicPartition, int] = {}
+        for info in partitions:
+            if not self._wanted(info.tp.topic):
+                continue
+            try:
+                seeks[info.tp] = self._landing.take_over(
+                    info.tp,
+                    beginning=info.beginning,
+                    end=info.end,
+                    topic_id=info.topic_id,
+                    accept_gap=bool(self._accept_gaps and fnmatch.fnmatchcase(info.tp.topic, self._accept_gaps)),
+                )
+            except PartitionError as error:
+                self._halt(info.tp, error)
+            else:
+                self.progress.stopped.pop(info.tp, None)
+        self._held |= seeks.keys()
+        self._positions.update(seeks)
+        if self._paused:
+            self._broker.pause(seeks.keys())
+        return seeks
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Land what is on its way, drop what is only buffered: the next owner reads it again."""
+        self._settle()
+        self._forget(partitions)
+
+    # -- the loop, step by step ----------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        full = self._buffer.nbytes >= self._limit and self._flush is not None
+        if full != self._paused:
+            self._paused = full
+            (self._broker.pause if full else self._broker.resume)(self._held)
+        for batch in self._broker.poll(_IDLE_SECONDS):
+            if batch.tp in self._held:
+                self._buffer.add(batch)
+        self._measure_lag()
+        self.progress.waiting = "" if self._broker.state == CONNECTED else self._broker.state
+        if self._flush is not None and self._flush.done():
+            self._settle()
+        if self._flush is None and self._due():
+            self._start_flush()
+
+    def _measure_lag(self) -> None:
+        if time.monotonic() < self._next_lag or self._broker.state != CONNECTED:
+            return
+        self._next_lag = time.monotonic() + _LAG_SECONDS
+        infos = self._broker.partitions(self.pattern)
+        self.progress.lag = sum(i.end - max(self._positions[i.tp], i.beginning) for i in infos if i.tp in self._held)
+
+    def _due(self) -> bool:
+        if not self._buffer.batches:
+            return False
+        waited = time.monotonic() - self._buffer.since
+        return self._buffer.nbytes >= self._flush_bytes or waited >= self._config.sink.flush_seconds
+
+    def _start_flush(self) -> None:
+        batches = self._buffer.batches
+        self._buffer = _Buffer()
+        self._flushing = batches
+        self._flush = self._worker.submit(self._land, batches)
+
+    def _settle(self) -> None:
+        """Wait for the flush under way and take note of what it did; raises what it raised."""
+        if self._flush is None:
+            return
+        flush, batches = self._flush, self._flushing
+        self._flush, self._flushing = None, ()
+        landed = flush.result()
+        done = {s.tp: s.end for s in _spans(batches) if s.tp.topic not in landed.stopped}
+        self._positions.update(done)
+        for tp in [b.tp for b in batches if b.tp.topic in landed.stopped]:
+            self._halt(tp, landed.stopped[tp.topic])
+        self.progress.events += sum(landed.rows.values())
+        self.progress.dead += landed.dead
+        self.progress.commits += 1
+        self.progress.tables |= {t for t, n in landed.rows.items() if n}
+        self.progress.last_commit = time.monotonic()
+        self._broker.commit(done)
+
+    def _land(self, batches: Sequence[RecordBatch]) -> Landed:
+        spans = _spans(batches)
+        decoded = self._decoder.decode(batches)
+        rows = [t for t in decoded.tables if self._captured(t.table)]
+        rows, schemas = self._described(rows, decoded)
+        return self._landing.commit(
+            Round(
+                spans=spans,
+                rows=[(t.topic, t.table, t.rows) for t in rows],
+                transactions=decoded.transactions,
+                dead=dead_letter_rows(decoded.dead, DEAD_LETTERS) if decoded.dead else None,
+                schemas=self._schema_rows(schemas),
+            )
+        )
+
+    def _drain(self) -> None:
+        self._settle()
+        if self._buffer.batches:
+            self._start_flush()
+            self._settle()
+
+    # -- until caught up -------------------------------------------------------------------------------------------
+
+    def _targets(self) -> dict[TopicPartition, int]:
+        infos = self._broker.partitions(self.pattern)
+        return {i.tp: i.end for i in infos if i.end > i.beginning and self._wanted(i.tp.topic)}
+
+    def _reached(self, targets: Mapping[TopicPartition, int]) -> bool:
+        self._look_at_others(targets)
+        missing = [
+            tp for tp, end in targets.items() if self._positions.get(tp, -1) < end and tp not in self.progress.stopped
+        ]
+        if not missing:
+            return True
+        buffered = {b.tp: b.end for b in self._buffer.batches}
+        # Everything is here: flush at once instead of waiting for flush_seconds.
+        if self._flush is None and all(buffered.get(tp, -1) >= targets[tp] for tp in missing):
+            self._start_flush()
+        return False
+
+    def _look_at_others(self, targets: Mapping[TopicPartition, int]) -> None:
+        """Another member of the group may hold a partition: what counts is that the lake has it."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + 2.0
+        for tp in targets.keys() - self._held - self.progress.stopped.keys():
+            position = self._landing.position(tp)
+            if position is not None:
+                self._positions[tp] = max(position, self._positions.get(tp, -1))
+
+    # -- which tables, which schemas -----------------------------------------------------------------------------
+
+    def _wanted(self, topic: str) -> bool:
+        if self._glob is None or topic == self._connector.transaction_topic:
+            return True
+        # A topic has the sanitised name of its table: Debezium replaces what Kafka does not allow.
+        name = topic.removeprefix(self._connector.topic_prefix + self._connector.delimiter)
+        return fnmatch.fnmatchcase(name, re.sub(r"[^A-Za-z0-9._*?\[\]!-]", "_", self._glob))
+
+    def _captured(self, table: TableId) -> bool:
+        if self._glob is not None and not fnmatch.fnmatchcase(str(table), self._glob):
+            return False
+        return table.schema == "cdc_lake" or self._config.table(table.schema, table.name) is not None
+
+    def _described(self, rows: list[TableRows], decoded: Decoded) -> tuple[list[TableRows], list[SchemaVersion]]:
+        """Give rows without an inline schema the version of the source's catalogue, when it is at hand."""
+        schemas = list(decoded.schemas)
+        plain = {t.table for t in rows if t.rows["__schema_id"].null_count}
+        if plain - self._catalogue_entries.keys() and self._catalogue is not None:
+            self._catalogue_entries = self._catalogue()
+        described = []
+        for part in rows:
+            entry = self._catalogue_entries.get(part.table)
+            if part.table not in plain or entry is None:
+                described.append(part)
+                continue
+            tp = TopicPartition(part.topic, part.rows["__partition"][0].as_py())
+            version = SchemaVersion(
+                schema_id(entry, None), part.table, "catalogue", entry, None, tp, part.rows["__offset"][0].as_py()
+            )
+            schemas.append(version)
+            ids = pa.compute.fill_null(part.rows["__schema_id"], version.id)
+            column = part.rows.schema.get_field_index("__schema_id")
+            described.append(TableRows(part.topic, part.table, part.rows.set_column(column, "__schema_id", ids)))
+        return described, schemas
+
+    def _schema_rows(self, schemas: Sequence[SchemaVersion]) -> pa.Table | None:
+        fresh = [s for s in schemas if (s.table, s.id) not in self._known_schemas and self._captured(s.table)]
+        if not fresh:
+            return None
+        self._known_schemas |= {(s.table, s.id) for s in fresh}
+        settings, now = json.dumps(self._connector.decode_settings), datetime.now(UTC)
+        return pa.Table.from_pylist(
+            [
+                {
+                    "schema_id": s.id,
+                    "schema": s.table.schema,
+                    "table": s.table.name,
+                    "topic": s.tp.topic,
+                    "kind": s.kind,
+                    "definition": s.definition,
+                    "key_definition": s.key_definition,
+                    "settings": settings,
+                    "first_partition": s.tp.partition,
+                    "first_offset": s.first_offset,
+                    "recorded_at": now,
+                }
+                for s in fresh
+            ],
+            schema=SCHEMAS,
+        )
+
+    # -- partitions that come, go and stop -----------------------------------------------------------------------
+
+    def _halt(self, tp: TopicPartition, error: PartitionError) -> None:
+        log.warning("%s stopped: %s", tp, error.message)
+        self.progress.stopped[tp] = error
+        self._broker.pause([tp])
+        self._forget([tp])
+
+    def _forget(self, partitions: Sequence[TopicPartition]) -> None:
+        gone = set(partitions)
+        self._held -= gone
+        kept = [b for b in self._buffer.batches if b.tp not in gone]
+        self._buffer.batches, self._buffer.nbytes = kept, sum(b.nbytes for b in kept)
+
+
+def catalogue_entries(entries: Sequence[Mapping[str, Any]]) -> dict[TableId, str]:
+    """The source catalogue's tables as the JSON text that the lake records as their schema."""
+    return {TableId(e["schema"], e["table"]): json.dumps(e, ensure_ascii=False) for e in entries}
+
+
+def _spans(batches: Sequence[RecordBatch]) -> list[Span]:
+    """One span per partition: batches of a partition follow each other without a hole."""
+    ends: dict[TopicPartition, tuple[int, int]] = {}
+    for batch in batches:
+        start, _ = ends.get(batch.tp, (batch.start, batch.end))
+        ends[batch.tp] = (start, batch.end)
+    return [Span(tp, start, end) for tp, (start, end) in sorted(ends.items())]
