@@ -129,7 +129,7 @@ def status(name: _Name) -> None:
         raise typer.Exit(EXIT_DIFFERENCES)
 
 
-@connector.command(epilog="Examples: cdc-lake connector pause pos, later: cdc-lake connector resume pos")
+@connector.command(epilog="Examples: cdc-lake connector pause pos · cdc-lake connector resume pos")
 def pause(name: _Name) -> None:
     """Pause a connector: changes wait in PostgreSQL, which keeps its WAL meanwhile."""
     with _client() as client:
@@ -145,7 +145,7 @@ def resume(name: _Name) -> None:
         _reached(client, name, "RUNNING")
 
 
-@connector.command(epilog="Examples: cdc-lake connector stop pos, later: cdc-lake connector resume pos")
+@connector.command(epilog="Examples: cdc-lake connector stop pos · cdc-lake connector resume pos")
 def stop(name: _Name) -> None:
     """Stop a connector: its tasks end; configuration, offsets and slot stay."""
     with _client() as client:

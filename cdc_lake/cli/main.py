@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -75,6 +76,7 @@ def hoist_globals(arguments: list[str]) -> list[str]:
     return front + rest
 
 
+@functools.cache
 def build() -> Any:
     """The whole command line as one command tree."""
     for noun in NOUNS:
@@ -113,8 +115,9 @@ def _run(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         output.say("Interrupted.")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; a second flush at exit must not complain either.
+    except (BrokenPipeError, SystemExit):
+        # The reader (`| head`) has gone, which typer turns into a SystemExit when it happens inside a command.
+        # A second flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
