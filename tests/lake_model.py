@@ -26,6 +26,7 @@ PLACEHOLDER = "__debezium_unavailable_value"
 _START = datetime(2026, 11, 24, tzinfo=UTC)
 
 Row = dict[str, Any]
+_TOMBSTONE = {"__op": "x", "__before": None, "__tx_id": None, "__tx_order": None, "__headers": None}
 
 
 def config(folder: Path) -> Config:

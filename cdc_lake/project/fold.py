@@ -159,7 +159,10 @@ class _Counted:
 
     def reader(self, con: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
         """The result of `query`."""
-        source = con.sql(query).to_arrow_reader(_BATCH_ROWS)
+        # A connection of its own: an open result keeps DuckDB's others from being asked.
+        cursor = con.cursor()
+        cursor.execute("SET TimeZone = 'UTC'")
+        source = cursor.sql(query).to_arrow_reader(_BATCH_ROWS)
         return pa.RecordBatchReader.from_batches(source.schema, self._batches(source))
 
     def _batches(self, source: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

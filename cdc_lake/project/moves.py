@@ -9,7 +9,7 @@ the keys of such cases, and those their rows came from, are folded here; the res
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,52 +148,75 @@ def _read_base_keys(con: duckdb.DuckDBPyConnection, view: View, keys: str) -> se
 
 
 def _fold(events: Iterable[_Event], base_keys: set[str]) -> dict[str, list[_Row]]:
-    """The rows of each key after all events: at most one, once a transaction has ended."""
-    rows: dict[str, list[_Row]] = {k: [_Row(origin=k)] for k in base_keys}
-    leaving: dict[tuple[str, str], list[_Row]] = defaultdict(list)
-    group, touched = None, set[str]()
+    """The rows of each key after all events: at most one, once a transaction has ended.
+
+    Each key's events are taken in their order; between keys only one order matters: a create waits for the delete it
+    continues. So the result is the same where key changes cross partitions and nothing orders those.
+    """
+    state = _State({k: [_Row(origin=k)] for k in base_keys})
     for event in events:
-        if event.group != group:
-            _end_transaction(rows, touched)
-            group, touched = event.group, set()
-        touched.add(event.key)
-        _apply(rows.setdefault(event.key, []), rows, leaving, event)
-    _end_transaction(rows, touched)
-    return rows
+        state.queues[event.key].append(event)
+        if event.op == "d" and event.other is not None:
+            state.to_come[event.key, event.other] += 1
+    for key in list(state.queues):
+        state.run(key)
+    return state.rows
 
 
-def _end_transaction(rows: dict[str, list[_Row]], touched: set[str]) -> None:
-    # A key is unique between transactions. What is left over was delivered twice without an identity to tell.
-    for key in touched:
-        del rows[key][:-1]
+class _State:
+    def __init__(self, rows: dict[str, list[_Row]]) -> None:
+        self.rows = rows
+        self.queues: dict[str, deque[_Event]] = defaultdict(deque)
+        self.to_come: Counter[tuple[str, str]] = Counter()
+        self._left: dict[tuple[str, str], deque[_Row]] = defaultdict(deque)
+        self._groups: dict[str, str] = {}
 
+    def run(self, key: str) -> None:
+        """Take all events of `key`, and of other keys as far as it waits for them."""
+        waiting: list[tuple[str, tuple[str, str] | None]] = [(key, None)]
+        while waiting:
+            current, wanted = waiting[-1]
+            queue = self.queues[current]
+            if not queue or (wanted is not None and self._left[wanted]):
+                waiting.pop()
+                if not queue:
+                    self._end_transaction(current)
+                continue
+            needed = self._needed(queue[0])
+            if needed is not None and all(needed[0] != k for k, _ in waiting):
+                waiting.append((needed[0], needed))
+            else:
+                self._apply(queue.popleft())
 
-def _apply(
-    here: list[_Row], rows: dict[str, list[_Row]], leaving: dict[tuple[str, str], list[_Row]], event: _Event
-) -> None:
-    if event.op == "d":
-        gone = here.pop(0) if here else None
-        if event.other is not None and gone is not None:
-            leaving[event.key, event.other].append(gone)
-    elif event.op == "u":
-        before = here.pop() if here else None
-        here.append(_after(before, event))
-    elif event.op == "r":
-        here[:] = [_after(None, event)]
-    else:
-        here.append(_after(_source_of(rows, leaving, event), event))
+    def _needed(self, event: _Event) -> tuple[str, str] | None:
+        """The move whose delete must come before this create; None when nothing need come before."""
+        if event.op != "c" or event.other is None:
+            return None
+        move = (event.other, event.key)
+        return move if not self._left[move] and self.to_come[move] > 0 else None
 
+    def _end_transaction(self, key: str) -> None:
+        # A key is unique between transactions. What is left over was delivered twice without an identity to tell.
+        del self.rows.setdefault(key, [])[:-1]
 
-def _source_of(rows: dict[str, list[_Row]], leaving: dict[tuple[str, str], list[_Row]], event: _Event) -> _Row | None:
-    """The row that a create with an old key continues."""
-    if event.other is None:
-        return None
-    left = leaving.get((event.other, event.key))
-    if left:
-        return left.pop(0)
-    # Without transaction metadata the delete may be in another partition and come later.
-    still = rows.get(event.other)
-    return still[0] if still else None
+    def _apply(self, event: _Event) -> None:
+        if self._groups.get(event.key) != event.group:
+            self._end_transaction(event.key)
+            self._groups[event.key] = event.group
+        here = self.rows[event.key]
+        if event.op == "d":
+            gone = here.pop(0) if here else None
+            if event.other is not None:
+                move = (event.key, event.other)
+                self.to_come[move] -= 1
+                self._left[move].append(gone or _Row(None))
+        elif event.op == "u":
+            here.append(_after(here.pop() if here else None, event))
+        elif event.op == "r":
+            here[:] = [_after(None, event)]
+        else:
+            left = self._left[event.other or "", event.key]
+            here.append(_after(left.popleft() if event.other is not None and left else None, event))
 
 
 def _after(before: _Row | None, event: _Event) -> _Row:

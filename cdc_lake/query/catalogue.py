@@ -1,0 +1,132 @@
+"""The views of a session: `current` and `changes`, one view per source table in each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import duckdb
+
+from cdc_lake.errors import CdcLakeError, LakeError
+from cdc_lake.events import TableId
+from cdc_lake.land.tables import LOG
+from cdc_lake.project.bag import bag_sql
+from cdc_lake.project.current import keyed_sql
+from cdc_lake.project.files import scan
+from cdc_lake.project.shapes import Shapes
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.sqltext import ident, literal
+
+# Columns of `changes` before the source's own, as SQL over the log.
+EVENT_COLUMNS = {
+    "__op": "__op",
+    "__key": "CAST(__key AS JSON)",
+    "__before": "CAST(__before AS JSON)",
+    "__after": "CAST(__after AS JSON)",
+    "__source_ts": "__source_ts",
+    "__tx_id": "__tx_id",
+    "__tx_order": "__tx_order",
+    "__lsn": "__lsn",
+    "__topic": "__topic",
+    "__partition": "__partition",
+    "__offset": "__offset",
+    "__ingested_at": "__ingested_at",
+    "__schema_id": "__schema_id",
+}
+_PARTIAL = """(__op = 'u' AND __before IS NULL) OR (__op = 'c' AND contains(__headers, '"__debezium.oldkey"'))"""
+
+
+def attach(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the catalogues, and `current` with its schema `public` the place where names are looked up."""
+    con.execute("ATTACH ':memory:' AS current; ATTACH ':memory:' AS changes")
+    con.execute("CREATE SCHEMA current.public; CREATE SCHEMA changes.public")
+    con.execute("SET search_path = 'current.public,memory.main'")
+
+
+def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState]) -> None:
+    """One view per table in `current` and `changes`. A table that cannot be shown says why when it is read."""
+    named: dict[tuple[str, str], list[tuple[SourceState, TableState]]] = defaultdict(list)
+    for source in sources:
+        for table in source.tables:
+            named[table.table.schema.lower(), table.table.name.lower()].append((source, table))
+    for number, group in enumerate(named.values()):
+        source, table = group[0]
+        try:
+            if len(group) > 1:
+                raise _clash(group)
+            if table.shapes is None:
+                raise table.error or ValueError("a table without shapes has an error")
+            _create(con, "current", table.table, _current(con, source, table, f"settled_{number}"))
+            _create(con, "changes", table.table, _changes(table, table.shapes))
+        except CdcLakeError as error:
+            for catalogue in ("current", "changes"):
+                _create(con, catalogue, table.table, _refusal(error))
+
+
+def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, query: str) -> None:
+    schema = f"{catalogue}.{ident(table.schema)}"
+    con.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE OR REPLACE VIEW {schema}.{ident(table.name)} AS {query}")
+
+
+def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState, name: str) -> str:
+    view = source.view(con, table, name)
+    inner = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
+    columns = ", ".join(f"c{i} AS {ident(n)}" for i, n in enumerate(view.shapes.names))
+    return f"SELECT {columns} FROM ({inner})"
+
+
+def _changes(table: TableState, shapes: Shapes) -> str:
+    """Every event that landed, with the source's columns from the image after it (before it, for a delete)."""
+    own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
+    rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
+        FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x')"""
+    carry = [*(f"e{i}" for i in range(len(own))), "partial"]
+    decoded = shapes.decoded(rows, "img", "sid", carry, marks=True)
+    toastable = set(shapes.toastable)
+    columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)]
+    for i, name in enumerate(_distinct(shapes.names)):
+        # An unchanged value is not in the event: null here, and in `current` the value it still has.
+        value = f"CASE WHEN NOT (partial AND u{i}) THEN c{i} END" if i in toastable else f"c{i}"
+        columns.append(f"{value} AS {ident(name)}")
+    return f"SELECT {', '.join(columns)} FROM ({decoded})"
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The source's column names; one that is called like a column of the event gets `_source` behind it."""
+    taken = {n.lower() for n in (*EVENT_COLUMNS, *names)}
+    found = []
+    for name in names:
+        shown = name
+        if name.lower() in EVENT_COLUMNS:
+            while shown.lower() in taken:
+                shown += "_source"
+        found.append(shown)
+    return found
+
+
+def _clash(group: Sequence[tuple[SourceState, TableState]]) -> LakeError:
+    """Two tables of one name for DuckDB: in letters of another case, or in two sources."""
+    (source, table), (other_source, other) = group[0], group[1]
+    if table.table == other.table:
+        return LakeError(
+            f"{table.table} is in the sources {source.source} and {other_source.source}.",
+            why="A session has one table of each name.",
+            next="query them with two configurations, one per source",
+            code="table_clash",
+        )
+    return LakeError(
+        f"{_quoted(table.table)} and {_quoted(other.table)} differ only in case.",
+        why="DuckDB ignores case in names, so a session cannot show both.",
+        next="rename one in the source, or exclude it in the configuration's `tables`",
+        code="table_case",
+    )
+
+
+def _quoted(table: TableId) -> str:
+    return f"{ident(table.schema)}.{ident(table.name)}"
+
+
+def _refusal(error: CdcLakeError) -> str:
+    """A view that raises when it is read, however little of it is asked for."""
+    text = literal("\n".join(t for t in (error.message, error.why, error.next) if t))
+    return f"SELECT 1 AS error WHERE error({text}) IS NOT NULL"

@@ -1,0 +1,79 @@
+"""A session: DuckDB over the lake as it was when the session was opened, all tables at one cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from cdc_lake.config import Config, load_config
+from cdc_lake.errors import UsageError
+from cdc_lake.events import TableId
+from cdc_lake.land.layout import list_sources
+from cdc_lake.project.order import Cut
+from cdc_lake.project.snapshot import Lake, SourceState, prepare, read_source
+from cdc_lake.query.catalogue import attach, create_views
+from cdc_lake.query.lake_views import create_lake_views
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open connection and what it shows. It stays a snapshot: later commits are seen by later sessions."""
+
+    connection: duckdb.DuckDBPyConnection
+    sources: tuple[SourceState, ...]
+
+    @property
+    def cut(self) -> Cut:
+        """The cut of the first source; `cuts` has all."""
+        return self.sources[0].cut if self.sources else Cut()
+
+    @property
+    def cuts(self) -> dict[str, Cut]:
+        """The cut of each source."""
+        return {s.source: s.cut for s in self.sources}
+
+    @property
+    def tables(self) -> list[TableId]:
+        """All tables that have landed."""
+        return [t.table for s in self.sources for t in s.tables]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+def open_lake(config: Config) -> Lake:
+    """Where the configuration's lake is."""
+    return Lake(config.lake_uri, config.lake.options or None)
+
+
+def open_session(config: Config | str | Path | None = None, as_of: str | None = None) -> Session:
+    """Open a connection with the catalogues `current` (the default, `public` on the search path), `changes`, `lake`.
+
+    A lake without tables opens too. Raises ConfigError, and LakeError when a table of the lake cannot be read.
+    """
+    if as_of is not None:
+        raise UsageError(
+            "Reading the lake as of an earlier moment is not available yet.",
+            why="It needs the folded history.",
+            next="leave out --as-of; earlier versions of a row are in changes.<schema>.<table>",
+            code="as_of_unavailable",
+        )
+    settings = config if isinstance(config, Config) else load_config(config)
+    lake = open_lake(settings)
+    con = duckdb.connect()
+    try:
+        prepare(con)
+        attach(con)
+        sources = tuple(
+            read_source(con, lake, name, lambda t: settings.table(t.schema, t.name) is not None, number=i)
+            for i, name in enumerate(list_sources(lake.root))
+        )
+        create_views(con, sources)
+        create_lake_views(con, lake, sources)
+    except BaseException:
+        con.close()
+        raise
+    return Session(con, sources)
