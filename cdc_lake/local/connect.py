@@ -54,8 +54,8 @@ class Connect(Part):
             "rest.advertised.port": self.port,
             "key.converter": "org.apache.kafka.connect.json.JsonConverter",
             "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-            # Everything is on one class path, so there is no folder of plugins to look through.
-            "plugin.discovery": "only_scan",
+            # Every jar names its plugins: a scan of all classes finds no more, and costs half of the start and of the memory.
+            "plugin.discovery": "service_load",
             "offset.flush.interval.ms": 1000,
             "connector.client.config.override.policy": "All",
             "producer.max.request.size": kafka.MESSAGE_BYTES,
@@ -68,11 +68,11 @@ class Connect(Part):
             "session.timeout.ms": 10_000,
             "task.shutdown.graceful.timeout.ms": 3000,
         }
-        for topic, partitions in (("config", 1), ("offset", 4), ("status", 2)):
-            settings[f"{topic}.storage.topic"] = f"{GROUP}-{topic}s"
-            settings[f"{topic}.storage.replication.factor"] = 1
-            if topic != "config":
-                settings[f"{topic}.storage.partitions"] = partitions
+        for kind, topic, partitions in (("config", "configs", 1), ("offset", "offsets", 4), ("status", "statuses", 2)):
+            settings[f"{kind}.storage.topic"] = f"{GROUP}-{topic}"
+            settings[f"{kind}.storage.replication.factor"] = 1
+            if kind != "config":  # Connect makes it with one partition, always
+                settings[f"{kind}.storage.partitions"] = partitions
         return settings
 
     @override

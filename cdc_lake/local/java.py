@@ -45,7 +45,6 @@ def command(jars: Jars, *, mark: str, heap_mb: int, logging: Path, main: str, ar
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",
-        "-Xshare:auto",
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",
         f"-Dlog4j2.configurationFile={logging.as_uri()}",

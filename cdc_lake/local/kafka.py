@@ -83,7 +83,9 @@ class Kafka(Part):
             "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
             "num.network.threads": 2,
             "num.io.threads": 4,
-            "controlled.shutdown.enable": False,
+            # A broker that was killed is registered until its session ends, and a new one waits for that.
+            "broker.session.timeout.ms": 4000,
+            "broker.heartbeat.interval.ms": 1000,
         }
 
     def _format(self) -> None:
