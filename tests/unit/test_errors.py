@@ -1,0 +1,50 @@
+"""Errors have words for a person, names for machines, and the exit codes that are documented."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+from cdc_lake import errors
+from cdc_lake.errors import CdcLakeError, suggest
+
+CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, CdcLakeError)]
+
+
+def test_every_error_stands_in_the_tree_at_the_top_with_its_exit_code() -> None:
+    tree = (errors.__doc__ or "").splitlines()
+    codes: dict[str, int] = {}
+    for line in tree:
+        if found := re.search(r"(\w+)\s+(\d)\s", line):
+            codes[found[1]] = int(found[2])
+    drawn = {name for line in tree for name in re.findall(r"[├└]── (\w+)", line)} | {"CdcLakeError"}
+    assert drawn == {c.__name__ for c in CLASSES}
+    for cls in CLASSES:
+        if cls.__name__ in codes:
+            assert cls.exit_code == codes[cls.__name__], cls
+
+
+def test_every_error_has_a_name_of_its_own_for_machines() -> None:
+    names = [c.default_code for c in CLASSES]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", n) for n in names)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_error_as_json_has_the_documented_shape(cls: type[CdcLakeError]) -> None:
+    error = cls("What.", why="Why.", next="do this")
+    assert error.as_dict() == {
+        "error": {"code": cls.default_code, "message": "What.", "why": "Why.", "next": "do this"}
+    }
+    assert str(error) == "What."
+    assert cls("What.", code="special").code == "special"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [("ordrs", 'Did you mean "orders"?'), ("ORDERS", 'Did you mean "orders"?'), ("zzz", ""), ("", "")],
+)
+def test_a_suggestion_names_the_nearest_or_is_silent(wrong: str, sentence: str) -> None:
+    assert suggest(wrong, ["orders", "order_lines", "stores"]) == sentence
