@@ -32,8 +32,12 @@ class _Section(BaseModel):
 class Source(_Section):
     """A database that is captured. Without `dsn` it is the embedded PostgreSQL."""
 
-    name: str = Field(default="pos", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    connector: str | None = Field(default=None, description="the connector's JSON file, for its topic prefix and modes")
+    name: str = Field(
+        default="pos", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the source is called in the lake"
+    )
+    connector: str | None = Field(
+        default=None, description="the connector's JSON file; `connectors/<name>.json` when none is named"
+    )
     dsn: str | None = Field(
         default=None, description="PostgreSQL address of an administrator, for register and verify", repr=False
     )
@@ -43,20 +47,24 @@ class Kafka(_Section):
     """The broker and the client that reads it."""
 
     bootstrap: str = Field(description="host:port, several separated by commas")
-    client: Literal["auto", "kafka-python", "confluent"] = "auto"
+    client: Literal["auto", "kafka-python", "confluent"] = Field(
+        default="auto", description="`auto` is confluent where the `fast` extra is installed, else kafka-python"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="any option of the chosen client", repr=False)
 
 
 class Connect(_Section):
     """Kafka Connect's REST interface."""
 
-    url: str
+    url: str = Field(description="such as `http://localhost:8083`")
 
 
 class Lake(_Section):
     """Where the Delta tables are: a folder or any URI that delta-rs takes."""
 
-    uri: str = "./lake"
+    uri: str = Field(
+        default="./lake", description="a folder, or any URI that delta-rs takes, such as `s3://bucket/lake`"
+    )
     options: dict[str, str] = Field(default_factory=dict, description="storage options of delta-rs", repr=False)
 
 
@@ -68,15 +76,18 @@ class Sink(_Section):
     memory_mb: float = Field(default=1024, ge=32, description="buffers never hold more; the consumer pauses instead")
 
 
+_LATER = "checked and kept, without effect in this version"
+
+
 class Table(_Section):
     """What is special about a table, or about all tables that a glob names."""
 
-    key: list[str] | None = None
-    retention_class: str | None = Field(default=None, alias="class")
-    contract: str | None = None
-    order: list[str] | None = None
-    exclude: bool = False
-    mask: list[str] = Field(default_factory=list)
+    exclude: bool = Field(default=False, description="land nothing of these tables")
+    key: list[str] | None = Field(default=None, description=f"the columns that identify a row; {_LATER}")
+    retention_class: str | None = Field(default=None, alias="class", description=f"the class of `retention`; {_LATER}")
+    contract: str | None = Field(default=None, description=f"the file of the table's data contract; {_LATER}")
+    order: list[str] | None = Field(default=None, description=f"the columns to sort files by; {_LATER}")
+    mask: list[str] = Field(default_factory=list, description=f"the columns to land unreadable; {_LATER}")
 
 
 _DURATION = r"^(forever|[1-9][0-9]*[smhdwy])$"
@@ -85,16 +96,18 @@ _DURATION = r"^(forever|[1-9][0-9]*[smhdwy])$"
 class RetentionClass(_Section):
     """How long the log, the history and the dead letters of a class are kept (`400d`, `12h`, `forever`)."""
 
-    log: str = Field(default="forever", pattern=_DURATION)
-    history: str | None = Field(default=None, pattern=_DURATION)
-    dlq: str | None = Field(default=None, pattern=_DURATION)
+    log: str = Field(default="forever", pattern=_DURATION, description=f"of the change log; {_LATER}")
+    history: str | None = Field(default=None, pattern=_DURATION, description=f"of the row versions; {_LATER}")
+    dlq: str | None = Field(default=None, pattern=_DURATION, description=f"of the dead letters; {_LATER}")
 
 
 class Retention(_Section):
     """Retention by business value: classes, and the one of tables that name none."""
 
-    classes: dict[str, RetentionClass] = Field(default_factory=lambda: {"standard": RetentionClass()})
-    default: str = "standard"
+    classes: dict[str, RetentionClass] = Field(
+        default_factory=lambda: {"standard": RetentionClass()}, description="by name: how long what is kept"
+    )
+    default: str = Field(default="standard", description="the class of tables that name none")
 
 
 class Config(_Section):
