@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import psycopg
 
-from cdc_lake.capture.postgres import Connection, explain_statement
+from cdc_lake.capture.postgres import Connection, explain_connection, explain_statement
 from cdc_lake.connector_file import ConnectorFile, split_list
 from cdc_lake.errors import ConfigError, SourceError
 from cdc_lake.events import TableId
-from cdc_lake.sqltext import ident, literal
+from cdc_lake.sqltext import ident
 
 HEARTBEAT = TableId("cdc_lake", "heartbeat")
 _GENERATED_PUBLISHED_FROM = 18
@@ -25,7 +25,8 @@ SELECT current_setting('server_version_num')::int, current_setting('wal_level'),
 """
 
 _SLOT = """
-SELECT slot_name::text, active_pid, COALESCE(database::text, ''), COALESCE(plugin::text, ''), COALESCE(wal_status, '')
+SELECT slot_name::text, active_pid, COALESCE(database::text, ''), COALESCE(plugin::text, ''), COALESCE(wal_status, ''),
+       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
 FROM pg_replication_slots WHERE slot_name = %s
 """
 
@@ -65,13 +66,17 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The connector's replication slot: `pid` is the process that reads it, None when nobody does."""
+    """The connector's replication slot: `pid` is the process that reads it, None when nobody does.
+
+    `retained_bytes` of change log are kept by PostgreSQL for it.
+    """
 
     name: str
     pid: int | None
     database: str
     plugin: str
     wal_status: str
+    retained_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +143,18 @@ def survey(connection: Connection, connector: ConnectorFile) -> Survey:
     return Survey(server, slot, tuple(tables), tuple(partitions), tuple(hidden), tuple(warnings))
 
 
+def captured_tables(connection: Connection, connector: ConnectorFile) -> list[TableId]:
+    """The tables that the connector's lists name, unchecked; partitions are part of their root."""
+    return [t.id for t in choose_tables(_read_tables(connection), connector)[0]]
+
+
 def read_slot(connection: Connection, connector: ConnectorFile) -> Slot | None:
     """The connector's replication slot as the source has it now; None when there is none."""
-    row = connection.execute(_SLOT, (connector.config.get("slot.name", "debezium"),)).fetchone()
+    try:
+        row = connection.execute(_SLOT, (connector.config.get("slot.name", "debezium"),)).fetchone()
+    except psycopg.OperationalError as error:
+        info = connection.info
+        raise explain_connection(error, f"{info.host}:{info.port}/{info.dbname}") from None
     return None if row is None else Slot(*row)
 
 
@@ -238,7 +252,6 @@ def _check_server(server: Server, *, slot_exists: bool) -> None:
 def _check_slot(slot: Slot | None, database: str) -> None:
     if slot is None:
         return
-    drop = f"SELECT pg_drop_replication_slot({literal(slot.name)});"
     if slot.database != database:
         raise SourceError(
             f'The replication slot "{slot.name}" belongs to the database "{slot.database or "(none)"}".',
@@ -250,7 +263,7 @@ def _check_slot(slot: Slot | None, database: str) -> None:
         raise SourceError(
             f'The replication slot "{slot.name}" is lost.',
             why="PostgreSQL removed changes that the connector had not read (max_slot_wal_keep_size).",
-            next=f"cdc-lake connector delete NAME, then in the source: {drop}  and register again: a new snapshot",
+            next="cdc-lake connector delete NAME --drop-slot, then register again: all rows are read anew",
             code="slot_lost",
         )
 
