@@ -140,7 +140,7 @@ class Config(_Section):
 
     @property
     def stack_file(self) -> Path:
-        """Where the embedded stack records its addresses: `{"postgres": {"dsn"}, "kafka": {"bootstrap"}, "connect": {"url"}}`."""
+        """Where the embedded stack records its addresses (`postgres.dsn`, `kafka.bootstrap`, `connect.url`)."""
         return self.state_folder / "stack.json"
 
     @property
