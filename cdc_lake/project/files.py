@@ -7,12 +7,14 @@ one that may hold anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from cdc_lake.events import TopicPartition
+from cdc_lake.land.append import transaction_id
 from cdc_lake.sqltext import ident, literal
 
 # The lowest offset per (topic, partition) that a reader still wants; partitions that are absent want everything.
@@ -46,10 +48,11 @@ class LogFile:
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """The files of one version of a log."""
+    """The files of one version of a log; `positions` are the offsets to land next, per (topic, partition)."""
 
     version: int
     files: tuple[LogFile, ...]
+    positions: Lows = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -75,7 +78,21 @@ def read_files(path: str, table: DeltaTable) -> LogFiles:
     actions = pa.table(table.get_add_actions(flatten=True))
     columns = {name: actions[name].to_pylist() for name in actions.schema.names if name != "modification_time"}
     rows = [_file(path, {k: v[i] for k, v in columns.items()}) for i in range(actions.num_rows)]
-    return LogFiles(version=table.version(), files=tuple(rows))
+    return LogFiles(version=table.version(), files=tuple(rows), positions=_positions(table, rows))
+
+
+def _positions(table: DeltaTable, files: Iterable[LogFile]) -> dict[tuple[str, int], int]:
+    last: dict[str, int] = {}
+    for file in files:
+        if file.topic is not None and file.partitions is not None:
+            last[file.topic] = max(last.get(file.topic, 0), file.partitions[1])
+    found = {}
+    for topic, highest in last.items():
+        for partition in range(highest + 1):
+            version = table.transaction_version(transaction_id(TopicPartition(topic, partition)))
+            if version is not None:
+                found[topic, partition] = version
+    return found
 
 
 def _file(path: str, action: Mapping[str, Any]) -> LogFile:

@@ -49,6 +49,19 @@ def open_lake(config: Config) -> Lake:
     return Lake(config.lake_uri, config.lake.options or None)
 
 
+def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[SourceState, ...]:
+    """The state of every source in the lake, read into a fresh connection.
+
+    Raises LakeError when a table of the lake cannot be read.
+    """
+    prepare(con)
+    lake = open_lake(config)
+    return tuple(
+        read_source(con, lake, name, lambda t: config.table(t.schema, t.name) is not None, number=i)
+        for i, name in enumerate(list_sources(lake.root))
+    )
+
+
 def open_session(config: Config | str | Path | None = None, as_of: str | None = None) -> Session:
     """Open a connection with the catalogues `current` (the default, `public` on the search path), `changes`, `lake`.
 
@@ -62,17 +75,12 @@ def open_session(config: Config | str | Path | None = None, as_of: str | None = 
             code="as_of_unavailable",
         )
     settings = config if isinstance(config, Config) else load_config(config)
-    lake = open_lake(settings)
     con = duckdb.connect()
     try:
-        prepare(con)
+        sources = read_sources(con, settings)
         attach(con)
-        sources = tuple(
-            read_source(con, lake, name, lambda t: settings.table(t.schema, t.name) is not None, number=i)
-            for i, name in enumerate(list_sources(lake.root))
-        )
         create_views(con, sources)
-        create_lake_views(con, lake, sources)
+        create_lake_views(con, open_lake(settings), sources)
     except BaseException:
         con.close()
         raise

@@ -1,0 +1,88 @@
+"""The lake at a glance, for `tables` and `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+
+from cdc_lake.config import Config
+from cdc_lake.project.order import Cut
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.query.session import read_sources
+
+
+def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) -> dict[str, Any]:
+    """Sources, tables and the cut, as `status --json` has them.
+
+    `ends` are Kafka's end offsets per (topic, partition); without them, `lag_records` is None. `lag_seconds` is the age
+    of the newest landed row where records are waiting, 0 where none are, None when that is not known.
+    Raises LakeError when a table of the lake cannot be read.
+    """
+    con = duckdb.connect()
+    try:
+        sources = read_sources(con, config)
+    finally:
+        con.close()
+    now = datetime.now(UTC)
+    cuts = {s.source: s.cut.as_dict() for s in sources}
+    counts = {s.source: len(s.tables) for s in sources}
+    return {
+        "sources": [{"name": s.name, "tables": counts.get(s.name, 0)} for s in config.all_sources],
+        "tables": [_row(t, ends, now) for s in sources for t in s.tables],
+        "cut": next(iter(cuts.values()), Cut().as_dict()) if len(cuts) < 2 else cuts,
+    }
+
+
+def table_rows(config: Config) -> list[dict[str, Any]]:
+    """A row per table, for a person: key, rows landed and unfolded, the time of the last landing, an error if any.
+
+    Raises LakeError when a table of the lake cannot be read.
+    """
+    con = duckdb.connect()
+    try:
+        return [_listed(s, t) for s in read_sources(con, config) for t in s.tables]
+    finally:
+        con.close()
+
+
+def _listed(source: SourceState, table: TableState) -> dict[str, Any]:
+    return {
+        "table": str(table.table),
+        "source": source.source,
+        "key": [c.name for c in table.shapes.target.key_columns] if table.shapes is not None else None,
+        "rows_landed": table.log.rows,
+        "unfolded": table.tail.facts.placed + table.tail.facts.free,
+        "last_landed": _last_landed(table),
+        "error": table.error.message if table.error is not None else None,
+    }
+
+
+def _last_landed(table: TableState) -> str | None:
+    newest = table.log.newest()
+    return _instant(newest.ingested_us).isoformat(timespec="seconds") if newest is not None else None
+
+
+def _instant(micros: int) -> datetime:
+    return datetime.fromtimestamp(micros / 1_000_000, UTC)
+
+
+def _row(table: TableState, ends: Mapping[tuple[str, int], int] | None, now: datetime) -> dict[str, Any]:
+    records = _lag(table, ends) if ends is not None else None
+    newest = table.log.newest()
+    age = (now - _instant(newest.ingested_us)).total_seconds() if newest is not None else None
+    return {
+        "table": str(table.table),
+        "rows_landed": table.log.rows,
+        "lag_records": records,
+        "lag_seconds": None if records is None else (age if records else 0),
+    }
+
+
+def _lag(table: TableState, ends: Mapping[tuple[str, int], int]) -> int:
+    """Records in Kafka behind the last landed one, over all partitions of the table's topics."""
+    landed = table.log.positions
+    topics = {topic for topic, _ in landed}
+    return sum(max(0, end - landed.get(tp, 0)) for tp, end in ends.items() if tp[0] in topics)

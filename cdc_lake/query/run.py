@@ -1,0 +1,108 @@
+"""Run SQL that a person typed: results as Arrow batches, errors as words that show where and what is near."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from cdc_lake.errors import CdcLakeError, suggest
+from cdc_lake.query.session import Session
+
+_BATCH_ROWS = 2048
+_NO_TABLE = re.compile(r'(?:Table|View) with name "?(.+?)"? does not exist')
+_NO_COLUMN = re.compile(r'Referenced column "(.+?)" not found')
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Columns in order and their rows, read as they are needed. Names may repeat."""
+
+    columns: tuple[str, ...]
+    types: tuple[duckdb.sqltypes.DuckDBPyType, ...]
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+
+class SqlError(CdcLakeError):
+    """The SQL is wrong, or a value could not be computed."""
+
+    default_code = "sql"
+
+
+def run_sql(session: Session, sql: str) -> Result | None:
+    """Run one or more statements; the last one's result, None when it has none.
+
+    Raises SqlError: now for what the text shows to be wrong, while rows are read for what only values show.
+    """
+    try:
+        relation = session.connection.sql(sql)
+        if relation is None:
+            return None
+        columns, types = tuple(relation.columns), tuple(relation.types)
+        reader = relation.to_arrow_reader(_BATCH_ROWS)
+    except duckdb.Error as error:
+        raise explain(session, error) from None
+    return Result(columns, types, reader.schema, _batches(session, reader))
+
+
+def _batches(session: Session, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise explain(session, error) from None
+    finally:
+        reader.close()
+
+
+def explain(session: Session, error: Exception) -> SqlError:
+    """DuckDB's error in our words: what, where (the line with a caret), and the nearest name."""
+    first, _, rest = str(error).strip().partition("\n")
+    place = _place(rest)
+    table = _NO_TABLE.search(first)
+    if table is not None:
+        known = _table_names(session)
+        hint = suggest(table.group(1), known) or _listed(known)
+        return SqlError(f"There is no table {table.group(1)}.", why=_lines(hint, place), next="cdc-lake tables")
+    column = _NO_COLUMN.search(first)
+    if column is not None:
+        hint = suggest(column.group(1), re.findall(r'"([^"]+)"', rest.split("\n\n")[0]))
+        return SqlError(f"There is no column {column.group(1)}.", why=_lines(hint, place), next="cdc-lake tables")
+    kind, _, message = first.partition(": ")
+    refused = kind == "Invalid Input Error" and not place
+    return SqlError(message or kind, why=rest.strip() if refused else place, next="" if refused else _NEXT)
+
+
+_NEXT = "correct the query; the tables and their columns: cdc-lake tables"
+
+
+def _place(rest: str) -> str:
+    found = re.search(r"LINE \d+:.*(\n[ ]*\^+[~^]*)?", rest)
+    # On lines of their own, so that the caret stands under what it means.
+    return f"Here:\n{found.group(0).rstrip()}" if found is not None else ""
+
+
+def _lines(*parts: str) -> str:
+    return "\n".join(p for p in parts if p)
+
+
+def _table_names(session: Session) -> list[str]:
+    names = []
+    for table in session.tables:
+        if table.schema == "public":
+            names.append(table.name)
+        names.append(str(table))
+        names += [f"{catalogue}.{table}" for catalogue in ("current", "changes")]
+    lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters")
+    return names + [f"lake.{name}" for name in lake]
+
+
+def _listed(names: Sequence[str]) -> str:
+    tables = [n for n in names if not n.startswith(("current.", "changes.", "lake.")) and "." in n]
+    if not tables:
+        return "No table has landed yet: cdc-lake sink run"
+    shown = ", ".join(tables[:12])
+    return f"There are: {shown}{', …' if len(tables) > 12 else ''}"
