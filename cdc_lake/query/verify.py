@@ -32,6 +32,15 @@ _QUIET_SECONDS = 12.0
 _POLL_SECONDS = 0.25
 _ROUNDS = 3
 _AHEAD = "a fold is ahead of the source's snapshot"
+_REWRITTEN = "truncated or rewritten while it was read"
+# TRUNCATE and rewriting DDL are not MVCC-safe: an older snapshot then sees an empty table. The catalogue as of the
+# snapshot and as of now tell: https://www.postgresql.org/docs/current/mvcc-caveats.html
+_WAS_REWRITTEN = """
+WITH one AS (SELECT format('%%I.%%I', %s::text, %s::text)::regclass AS id)
+SELECT count(*) FROM (SELECT id FROM one UNION SELECT relid FROM one, pg_partition_tree(id)) p
+LEFT JOIN pg_class c ON c.oid = p.id
+WHERE c.oid IS NULL OR c.relfilenode <> coalesce(pg_relation_filenode(p.id), 0)
+"""
 
 
 @dataclass(slots=True)
@@ -101,8 +110,8 @@ class Verifier:
                 newer = self._round(again, wait_seconds)
                 newer.tables += [t for t in report.tables if t.table not in wrong]
                 report = newer
-                # At the same position a difference is one, unless a fold was faster than the snapshot.
-                if not newer.reached or all(t.cause != _AHEAD for t in newer.tables):
+                # At the same position a difference is one, unless the two sides were not of the same moment.
+                if not newer.reached or all(t.cause not in (_AHEAD, _REWRITTEN) for t in newer.tables):
                     break
         except psycopg.Error as error:
             raise SourceError(
@@ -128,7 +137,7 @@ class Verifier:
             for entry in entries:
                 table = _compare_table(con, snapshot, state, entry, self.settings)
                 if not table.ok:
-                    table.cause = _AHEAD if ahead else table.cause or (None if reached else "not landed yet")
+                    table.cause = _why(snapshot, table, ahead=ahead, reached=reached)
                 self.progress(f"{table.table}: {table.rows_source:,} rows, {'equal' if table.ok else 'different'}")
                 report.tables.append(table)
             return report
@@ -148,6 +157,16 @@ class Verifier:
                     return True
             time.sleep(_POLL_SECONDS)
         return marker is None
+
+
+def _why(source: psycopg.Connection[Any], table: TableReport, *, ahead: bool, reached: bool) -> str | None:
+    """Why a table differs, when something else than its rows is the reason."""
+    if ahead:
+        return _AHEAD
+    row = source.execute(_WAS_REWRITTEN, (table.table.schema, table.table.name)).fetchone()
+    if row and row[0]:
+        return _REWRITTEN
+    return table.cause or (None if reached else "not landed yet")
 
 
 def _marker(dsn: str) -> str | None:
