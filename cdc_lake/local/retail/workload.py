@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 
 import psycopg
@@ -34,15 +34,16 @@ class Stats:
     """What a workload has done so far.
 
     `acknowledged` counts committed transactions by kind, `rows` their changed rows by table and operation: an oracle
-    for any copy of the database. `refused` were rolled back for a business reason, `retried` after a deadlock or
-    serialization failure, `failed` because the database was away; for `unknown` the connection broke during COMMIT, so
-    that nobody knows. `skipped` were never tried: the database was too slow for the rate.
+    for any copy of the database; `orders` are the keys of its sales. `refused` were rolled back for a business
+    reason, `retried` after a deadlock or serialization failure, `failed` because the database was away; for `unknown`
+    the connection broke during COMMIT, so that nobody knows. `skipped` were never tried: the database was too slow for
+    the rate.
     """
 
     seconds: float
     acknowledged: dict[str, int]
     rows: dict[str, dict[str, int]]
-    orders: tuple[int, ...]
+    orders: tuple[int, ...] = field(repr=False)
     refused: int
     retried: int
     failed: int

@@ -1,0 +1,161 @@
+"""Where the demo plays: a project of its own inside the state folder, with its own stack, sink and background trade.
+
+Nothing of it touches the user's stack or lake. Its processes are found again by the folder's name in their arguments,
+so that the next demo also clears away what a killed one has left.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cdc_lake.config import DEFAULT_FILE, STATE_FOLDER, Config, load_config
+from cdc_lake.errors import CdcLakeError
+from cdc_lake.local import process
+from cdc_lake.local.stack import Stack
+
+FLUSH_SECONDS = 0.5
+BACKGROUND_RATE = 5
+
+_CONFIG = f"""\
+# Written by `cdc-lake demo`, and written anew by the next one.
+source: {{name: pos, connector: connectors/pos.json}}
+lake: {{uri: ./lake}}
+sink: {{flush_seconds: {FLUSH_SECONDS}}}   # default 5: the demo shows changes sooner and writes more, smaller files
+"""
+
+
+class Stage:
+    """The demo's folder and what runs for it. `folder` is wiped by `clear`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.config_file = self.folder / DEFAULT_FILE
+        self.stack = Stack(self.folder / STATE_FOLDER)
+        self._sink: subprocess.Popen[bytes] | None = None
+        self._sink_log_start = 0
+        self._told = ""
+
+    @property
+    def _mark(self) -> str:
+        return f"--config={self.config_file}"
+
+    @property
+    def _trade_mark(self) -> str:
+        return f"--for={self.folder}"
+
+    @property
+    def sink_log(self) -> Path:
+        """The output of the sink."""
+        return self.stack.state.log("sink")
+
+    def clear(self, say: Callable[[str], None]) -> None:
+        """End what an earlier demo left running and delete all it wrote."""
+        self.end(say)
+        self.stack.down(wipe=True, progress=say)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def prepare(self) -> Config:
+        """Write the project: its configuration and connector file."""
+        (self.folder / "connectors").mkdir(parents=True)
+        shipped = files("cdc_lake.local.retail").joinpath("pos.json")
+        (self.folder / "connectors" / "pos.json").write_bytes(shipped.read_bytes())
+        self.config_file.write_text(_CONFIG, encoding="utf-8")
+        # The user's CDC_LAKE__… variables are about another lake.
+        return load_config(self.config_file, environ={})
+
+    def start_sink(self) -> None:
+        """Run the sink as the user would, in a process of its own."""
+        log = self.sink_log
+        self._sink_log_start = log.stat().st_size if log.exists() else 0
+        command = [sys.executable, "-m", "cdc_lake", self._mark, "sink", "run"]
+        self._sink = process.launch(command, log, cwd=self.folder, env=_environment())
+
+    def check(self) -> None:
+        """Raise CdcLakeError with the sink's last words when it has ended."""
+        if self._sink is not None and (code := self._sink.poll()) is not None:
+            raise CdcLakeError(
+                "The demo's sink has ended by itself.",
+                why=f"Exit code {code}. {process.last_lines(self.sink_log, since=self._sink_log_start)}",
+                next=f"read {self.sink_log}",
+                code="sink_ended",
+            )
+
+    def wait(self, what: str, check: Callable[[], bool], *, seconds: float, say: Callable[[str], None]) -> None:
+        """Ask until `check` is true while the sink runs; CdcLakeError naming `what` when `seconds` have passed."""
+        deadline = time.monotonic() + seconds
+        while not check():
+            self.check()
+            if time.monotonic() > deadline:
+                raise CdcLakeError(
+                    f"Not seen within {seconds:.0f} s: {what}.",
+                    why=f"The sink's last words: {process.last_lines(self.sink_log, since=0, count=3)}",
+                    next=f"read the logs in {self.stack.state.logs}",
+                    code="demo_stalled",
+                )
+            words = process.last_lines(self.sink_log, since=self._sink_log_start, count=1)
+            if words and words != self._told:
+                say(words)
+                self._told = words
+            time.sleep(0.1)
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """What a command of cdc-lake says with `--json`. Raises CdcLakeError with its own words when it failed."""
+        command = [sys.executable, "-m", "cdc_lake", self._mark, "--json", *words]
+        done = subprocess.run(
+            command, cwd=self.folder, env=_environment(), capture_output=True, check=False, start_new_session=True
+        )
+        try:
+            document: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            words_of_it = done.stderr.decode("utf-8", "replace").strip()[-600:]
+            raise CdcLakeError(f"cdc-lake {words[0]} gave no answer.", why=words_of_it, code="internal") from None
+        # A command over many tables tells of each; the first that failed speaks for them.
+        failed = [part for part in (document, *document.get("tables", ())) if "error" in part]
+        if failed:
+            told = failed[0]["error"]
+            raise CdcLakeError(told["message"], why=told["why"], next=told["next"], code=told["code"])
+        return document
+
+    def start_trade(self) -> None:
+        """Go on trading in the background, slowly, after the demo has ended."""
+        command = [sys.executable, "-m", "cdc_lake.local.retail.workload", f"--rate={BACKGROUND_RATE}"]
+        log = self.stack.state.log("workload")
+        process.launch(
+            [*command, self._trade_mark], log, cwd=self.folder, env=_environment(RETAIL_DSN=self.stack.endpoints().dsn)
+        )
+
+    def end(self, say: Callable[[str], None]) -> None:
+        """Stop everything: trade and sink finish what they do, then the stack goes down. Data and logs stay."""
+        process.end(process.find(self._trade_mark), how=signal.SIGTERM, seconds=15)
+        process.end(self._sinks(), how=signal.SIGTERM, seconds=30)
+        if self._sink is not None:
+            self._sink.wait(timeout=10)
+            self._sink = None
+        self.stack.down(progress=say)
+
+    def _sinks(self) -> list[psutil.Process]:
+        # A query of the user's on the same configuration carries the same mark.
+        return [p for p in process.find(self._mark) if _has_argument(p, "sink")]
+
+
+def _has_argument(candidate: psutil.Process, word: str) -> bool:
+    try:
+        return word in candidate.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _environment(**extra: str) -> dict[str, str]:
+    kept = {k: v for k, v in process.environment().items() if not k.startswith("CDC_LAKE__")}
+    return kept | extra

@@ -1,0 +1,150 @@
+"""The demo as a user runs it: what it says is true, and nothing of it is left behind, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cdc_lake.cli.demo_story import ask_lake, ask_source, question
+from cdc_lake.config import load_config
+from cdc_lake.local.retail.loader import TABLES
+
+pytestmark = pytest.mark.stack
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "retail"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder with a space in its name; whatever runs for it at the end is killed."""
+    folder = tmp_path / "my shop"
+    folder.mkdir()
+    yield folder
+    for process in processes(folder):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """All that runs for a folder, by its name in the arguments."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            named = any(str(folder) in word for word in process.cmdline())
+            if named and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cdc_lake", "demo", *words]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(folder: Path, *words: str) -> tuple[int, str, str]:
+    demo = start(folder, *words)
+    out, err = demo.communicate(timeout=300)
+    return demo.returncode, out, err
+
+
+def wait_for_line(demo: subprocess.Popen[str], text: str) -> None:
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if text in line:
+            return
+    pytest.fail(f"the demo ended without saying: {text}")
+
+
+def test_the_demo_proves_what_it_says_and_a_kept_one_answers_until_it_is_stopped(
+    project: Path, eventually: Any
+) -> None:
+    code, out, err = run(project, "--keep", "--json", "--rows", "4000")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["ok"] is True
+    assert {table["table"] for table in told["verify"]} >= {f"public.{name}" for name in TABLES}
+    assert all(table["missing"] == table["extra"] == table["different"] == 0 for table in told["verify"])
+    assert [question["equal"] for question in told["questions"]] == [True, True]
+    assert all(question["rows"] > 0 for question in told["questions"])
+    assert told["freshness"]["samples"] > 20
+    assert told["freshness"]["missing"] == 0
+    assert {event["op"] for event in told["price_history"]} >= {"u"}
+    assert told["deleted"]["rows_in_current"] == 0
+    assert told["deleted"]["events_in_changes"][-1]["op"] == "d"
+    assert len(told["steps"]) > 8
+
+    config = load_config(project / ".cdc-lake" / "demo" / "cdc-lake.yaml", environ={})
+    dsn = config.dsn(config.all_sources[0])
+    background = [p for p in processes(project) if "cdc_lake.local.retail.workload" in p.cmdline()]
+    assert len(background) == 1
+    orders = "SELECT count(*) FROM orders"
+    before = ask_lake(config, orders)
+    eventually(lambda: ask_lake(config, orders) != before, "the kept demo to go on trading")
+    background[0].terminate()
+    background[0].wait(30)
+    files = sorted(EXAMPLES.glob("*.sql"))
+    assert len(files) >= 6
+    texts = {file.stem: file.read_text() for file in files}
+    texts |= {name: question(name) for name in ("low_stock", "sales_today")}
+    for name, sql in texts.items():
+        source = ask_source(dsn, sql)
+        assert source.rows or name == "out_of_balance", name
+        eventually(lambda sql=sql, source=source: ask_lake(config, sql) == source, f"the same answer to {name}")
+
+    code, _, err = run(project, "--stop")
+    assert code == 0, err
+    assert processes(project) == []
+
+
+def test_ctrl_c_stops_all_that_was_started(project: Path) -> None:
+    demo = start(project, "--rows", "1000")
+    wait_for_line(demo, "✓ Load a retailer")
+    assert len(processes(project)) >= 3
+    demo.send_signal(signal.SIGINT)
+    demo.communicate(timeout=120)
+    assert demo.returncode == 130
+    assert processes(project) == []
+
+
+def test_a_failure_stops_all_that_was_started_and_says_why(project: Path) -> None:
+    demo = start(project, "--rows", "1000")
+    wait_for_line(demo, "✓ Start the sink")
+    (sink,) = [p for p in processes(project) if "sink" in p.cmdline()]
+    sink.kill()
+    _, err = demo.communicate(timeout=300)
+    assert demo.returncode == 1
+    assert "sink has ended by itself" in err
+    assert "Traceback" not in err
+    assert processes(project) == []
+
+
+def test_what_a_killed_demo_left_running_is_stopped_on_demand(project: Path) -> None:
+    demo = start(project, "--rows", "1000")
+    wait_for_line(demo, "✓ Start PostgreSQL")
+    demo.kill()
+    demo.communicate()
+    assert processes(project)
+    second = start(project, "--stop")
+    _, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert processes(project) == []
+
+
+def test_a_second_demo_in_the_same_folder_is_refused_while_the_first_one_plays(project: Path) -> None:
+    first = start(project, "--rows", "1000")
+    wait_for_line(first, "✓ Clear away")
+    code, _, err = run(project)
+    assert code == 1
+    assert "Another demo is running" in err
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=120)
+    assert processes(project) == []
