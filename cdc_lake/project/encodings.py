@@ -18,7 +18,13 @@ from cdc_lake.sqltext import literal
 
 _FIRST_DAY, _LAST_DAY = -2440588, 2145042905
 _FIRST_MICROSECOND, _LAST_MICROSECOND = -210866803200000000, 9223372036854775806
-_DAY_MICROSECONDS = 86_400_000_000
+_TO_MICROSECONDS = {"ms": "{} * 1000", "us": "{}", "ns": "{} // 1000"}
+
+_TIMESTAMP_RANGES = {
+    "ms": (_FIRST_MICROSECOND // 1000, _LAST_MICROSECOND // 1000),
+    "us": (_FIRST_MICROSECOND, _LAST_MICROSECOND),
+    "ns": (-9223372036854775807, 9223372036854775806),
+}
 
 # What the connector writes for infinity and -infinity: dates in a snapshot and in the stream, timestamps by unit.
 INFINITE_DAYS = ((-622191234, -2147472692), (-625821272, -2147472691))
@@ -149,12 +155,11 @@ def _date_days(raw: str, lake: str, argument: str) -> str:
 
 
 def _timestamp(unit: str) -> Callable[[str, str, str], str]:
-    to_us = {"ms": "{} * 1000", "us": "{}", "ns": "{} // 1000"}[unit]
-    shrink = {"ms": 1000, "us": 1, "ns": 1}[unit]
+    to_us = _TO_MICROSECONDS[unit]
 
     def read(raw: str, lake: str, argument: str) -> str:
         number = f"TRY_CAST({raw} AS BIGINT)"
-        low, high = -(-_FIRST_MICROSECOND // shrink), _LAST_MICROSECOND // shrink
+        low, high = _TIMESTAMP_RANGES[unit]
         inside = f"{number} BETWEEN {low} AND {high} AND {number} <> {INFINITE_TIMESTAMPS[unit][0][0]}"
         ordinary = f"WHEN {inside} THEN make_timestamp({to_us.format(number)})"
         return _infinite(number, INFINITE_TIMESTAMPS[unit], "TIMESTAMP", ordinary)
@@ -172,13 +177,14 @@ def _infinite(number: str, infinite: tuple[tuple[int, ...], tuple[int, ...]], la
 
 
 def _time(unit: str) -> Callable[[str, str, str], str]:
-    to_us = {"ms": "{} * 1000", "us": "{}", "ns": "{} // 1000"}[unit]
+    to_us = _TO_MICROSECONDS[unit]
+    day = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}[unit]
 
     def read(raw: str, lake: str, argument: str) -> str:
-        micros = f"({to_us.format(f'TRY_CAST({raw} AS BIGINT)')})"
+        number = f"TRY_CAST({raw} AS BIGINT)"
+        ordinary = f"TIME '00:00:00' + to_microseconds({to_us.format(number)})"
         return (
-            f"CASE WHEN {micros} = {_DAY_MICROSECONDS} THEN TIME '24:00:00' WHEN {micros} BETWEEN 0 AND "
-            f"{_DAY_MICROSECONDS - 1} THEN TIME '00:00:00' + to_microseconds({micros}) END"
+            f"CASE WHEN {number} = {day} THEN TIME '24:00:00' WHEN {number} BETWEEN 0 AND {day - 1} THEN {ordinary} END"
         )
 
     return read
