@@ -64,9 +64,9 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        file=stream, no_color=bool(os.environ.get("NO_COLOR")), soft_wrap=not stream.isatty(), highlight=False
-    )
+    # A pipe has no width: tables are as wide as their content there.
+    width = None if stream.isatty() else 10_000
+    return Console(file=stream, no_color=bool(os.environ.get("NO_COLOR")), width=width, highlight=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:

@@ -17,7 +17,7 @@ from cdc_lake.project.files import scan
 from cdc_lake.project.types import Column
 from cdc_lake.sqltext import ident
 
-_NOT_IN_DELTA = re.compile(r"\b(TIME|INTERVAL|UUID|JSON|BIT)\b(?! WITH)(?!STAMP)")
+_NOT_IN_DELTA = re.compile(r"\b(TIME(?! ZONE)|INTERVAL|UUID|JSON|BIT)\b")
 
 
 @dataclass(frozen=True, slots=True)
