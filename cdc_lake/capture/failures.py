@@ -9,6 +9,9 @@ from dataclasses import dataclass
 _CAUSE = re.compile(r"^Caused by: (.*)$", re.M)
 _CLASS = re.compile(r"^(?:[\w$]+\.)+[\w$]+: ")
 _ONLY_CLASS = re.compile(r"^(?:[\w$]+\.)+([\w$]+)$")
+# Debezium prints whole objects into its messages: `PostgresOffsetContext [… pages …]`.
+_INNARDS = re.compile(r"\[\w+=.*\]")
+_LINE_LIMIT = 400
 _USERINFO = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
 _PASSWORD = re.compile(r"(password\s*[=:]\s*)(\S+)", re.I)
 
@@ -77,8 +80,7 @@ _KNOWN = (
         r"can no longer (?:get changes from|access) replication slot|WAL segment \S+ has already been removed"
         r"|no longer available on the server|replication slot .*(?:invalidated|is lost)",
         "The replication slot was lost: PostgreSQL no longer has the changes the connector needs next.",
-        "cdc-lake connector stop NAME, then: cdc-lake connector offsets NAME --reset, drop the slot, and register again"
-        " (a new snapshot is taken)",
+        "cdc-lake connector delete NAME --drop-slot, then register again: all rows are read anew",
         "slot_lost",
     ),
     _known(
@@ -90,7 +92,7 @@ _KNOWN = (
     _known(
         r"replication slot \"([^\"]+)\" does not exist",
         'The replication slot "{1}" does not exist any more.',
-        "cdc-lake connector offsets NAME --reset, then register again (a new snapshot is taken)",
+        "cdc-lake connector delete NAME --drop-slot, then register again: all rows are read anew",
         "slot_lost",
     ),
     _known(
@@ -167,7 +169,9 @@ def root_cause(trace: str) -> str:
         return only.group(1)
     while _CLASS.match(line):
         line = _CLASS.sub("", line, count=1)
-    return redact(line)
+    line = line.removeprefix("Error while validating connector config: ").removeprefix("FATAL: ")
+    line = _INNARDS.sub("[…]", line)
+    return redact(line if len(line) <= _LINE_LIMIT else f"{line[:_LINE_LIMIT]}…")
 
 
 def explain(trace: str, *, name: str = "NAME", secrets: Iterable[str] = ()) -> Explanation:

@@ -18,13 +18,14 @@ from pathlib import Path
 
 from cdc_lake.capture import prepare, submit
 from cdc_lake.capture.connect import ConnectClient, Validation
-from cdc_lake.capture.failures import explain
+from cdc_lake.capture.health import refusals
 from cdc_lake.capture.postgres import Connection, open_source
 from cdc_lake.capture.preflight import Slot
-from cdc_lake.capture.running import await_streaming
+from cdc_lake.capture.running import Watched, await_reading
 from cdc_lake.capture.signals import request_snapshot
 from cdc_lake.capture.wanted import Wanted, load_for_connect, work_out
 from cdc_lake.config import Config
+from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.errors import ConnectorError, SourceError, UnavailableError
 from cdc_lake.events import TableId
 
@@ -146,9 +147,9 @@ def _submit(session: _Session, difference: submit.Difference, *, is_known: bool,
     if status is not None and status.state in ("PAUSED", "STOPPED"):
         session.say(f"Connector {name} is {status.state.lower()}. To go on: cdc-lake connector resume {name}")
         return Registration(wanted, difference, status.state)
-    status, streaming = await_streaming(
-        client, wanted.connector, session.connection, earlier_reader=earlier_reader, seconds=wait, say=session.say
-    )
+    as_submitted = ConnectorFile(name, wanted.config)
+    watched = Watched(client, session.connection, as_submitted, session.say)
+    status, streaming = await_reading(watched, earlier_reader=earlier_reader, seconds=wait)
     return Registration(wanted, difference, status.state, streaming, _snapshot_new_tables(session))
 
 
@@ -220,11 +221,5 @@ def _misspelt(wanted: Wanted, answer: Validation) -> list[tuple[str, str]]:
 
 
 def _refusals(wanted: Wanted, answer: Validation, *, without_source: bool) -> list[tuple[str, str]]:
-    found = []
-    for field in answer.errors:
-        if without_source and field.name.startswith("database."):
-            continue
-        words = "; ".join(explain(e, name=wanted.name).message for e in field.errors)
-        allowed = f" Allowed: {', '.join(field.allowed)}." if field.allowed else ""
-        found.append((field.name, words + allowed))
-    return found
+    found = refusals(answer, wanted.name)
+    return [(key, words) for key, words in found if not (without_source and key.startswith("database."))]

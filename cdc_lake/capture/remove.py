@@ -11,6 +11,7 @@ import psycopg
 from cdc_lake.capture.connect import ConnectClient
 from cdc_lake.capture.postgres import Connection, explain_statement
 from cdc_lake.capture.preflight import own_tables, quoted, read_slot
+from cdc_lake.capture.running import await_state
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.errors import ConnectorError, SourceError
 from cdc_lake.sqltext import ident, literal
@@ -29,13 +30,18 @@ class Removal:
 def remove(
     client: ConnectClient, connector: ConnectorFile, open_source: Callable[[], Connection], *, drop_slot: bool
 ) -> Removal:
-    """Delete a connector from Connect; with `drop_slot` also its replication slot, once nobody reads it.
+    """Delete a connector from Connect; with `drop_slot` also its offsets and, once nobody reads it, its slot.
 
     The source is only opened to drop the slot, and before anything is deleted. Raises ConnectorError when Connect
     does not let go in time, SourceError when the slot stays in use.
     """
     connection = open_source() if drop_slot else None
     try:
+        if connection is not None:
+            # Offsets outlive a connector, and without its slot they would point at changes that are gone.
+            client.stop(connector.name)
+            await_state(client, connector.name, "STOPPED", seconds=_SECONDS)
+            client.reset_offsets(connector.name)
         client.delete(connector.name)
         if client.wait(connector.name, lambda status: status is None, seconds=_SECONDS) is not None:
             raise ConnectorError(

@@ -1,80 +1,83 @@
-"""Waiting for a connector, and the true reason when its task fails."""
+"""Waiting for a connector: until it is in a state, or until it really reads changes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cdc_lake.capture.connect import ConnectClient, ConnectorStatus
-from cdc_lake.capture.failures import explain
+from cdc_lake.capture.health import diagnose, is_reading, task_error
 from cdc_lake.capture.postgres import Connection
 from cdc_lake.capture.preflight import read_slot
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.errors import ConnectorError
 
 _POLL_SECONDS = 0.25
+# A first look for a reason is worth its round trips only after a start has had the time it usually takes.
+_DIAGNOSE_SECONDS = 5.0
 
 
-def task_error(status: ConnectorStatus) -> ConnectorError:
-    """The error of a failed connector in words; its `failure` must not be None."""
-    words = explain(status.failure or "", name=status.name)
-    return ConnectorError(
-        f"Connector {status.name} failed: {words.message}", why=words.why, next=words.next, code=words.code
-    )
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A connector as Connect has it, where it runs, and how to tell a person of its progress."""
+
+    client: ConnectClient
+    connection: Connection
+    connector: ConnectorFile
+    say: Callable[[str], None]
 
 
 def await_state(client: ConnectClient, name: str, state: str, *, seconds: float) -> ConnectorStatus:
-    """Wait until connector and tasks are in `state`. Raises ConnectorError when the task fails or time runs out."""
-
-    def done(status: ConnectorStatus | None) -> bool:
-        return status is not None and (status.reached(state) or (state == "RUNNING" and status.failure is not None))
-
-    status = client.wait(name, done, seconds=seconds)
+    """Wait until connector and tasks are in `state` (PAUSED or STOPPED). Raises ConnectorError when time runs out."""
+    status = client.wait(name, lambda s: s is not None and s.reached(state), seconds=seconds)
     if status is None:
         raise client.unknown(name)
-    if state == "RUNNING" and status.failure is not None:
-        raise task_error(status)
     if not status.reached(state):
-        raise _late(status, f"was not {state} within {seconds:.0f} s")
+        raise _late(name, status, f"was not {state} within {seconds:.0f} s")
     return status
 
 
-def await_streaming(
-    client: ConnectClient,
-    connector: ConnectorFile,
-    connection: Connection,
-    *,
-    earlier_reader: int | None,
-    seconds: float,
-    say: Callable[[str], None],
-) -> tuple[ConnectorStatus, bool]:
+def await_reading(watched: Watched, *, earlier_reader: int | None, seconds: float) -> tuple[ConnectorStatus, bool]:
     """Wait until the task runs and its slot is read by a process other than `earlier_reader` (the task before).
 
-    Returns the status and whether changes are read already: while a long first snapshot runs the slot exists and
-    nobody reads it, which is no failure. Raises ConnectorError when the task fails or does not start in time.
+    Returns the status and whether changes are read already: while a long first snapshot runs, the slot exists and
+    nobody reads it, which is no failure. Raises ConnectorError or SourceError with the reason when the task failed,
+    or runs and cannot read, or does not start in time.
     """
-    deadline = time.monotonic() + seconds
-    told = ""
+    name = watched.connector.name
+    started = time.monotonic()
+    deadline, next_look, told = started + seconds, started + _DIAGNOSE_SECONDS, ""
     while True:
-        status = client.find_status(connector.name)
+        status = watched.client.find_status(name)
         if status is not None and status.failure is not None:
             raise task_error(status)
-        slot = read_slot(connection, connector)
-        reader = slot.pid if slot is not None else None
+        slot = read_slot(watched.connection, watched.connector)
+        reading = is_reading(watched.connection, watched.connector, slot)
         running = status is not None and status.running
-        if status is not None and running and reader is not None and reader != earlier_reader:
-            say(f"Connector {connector.name}: running, changes are read.")
+        if status is not None and running and reading and slot is not None and slot.pid != earlier_reader:
+            watched.say(f"Connector {name}: running, changes are read.")
             return status, True
-        now = _describe(status, slot_exists=slot is not None)
-        if now != told:
-            say(f"Connector {connector.name}: {now}")
-            told = now
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        told = _tell(watched, told, status, slot_exists=slot is not None)
+        if running and not reading and now >= next_look:
+            problem = diagnose(watched.client, watched.connector, watched.connection)
+            if problem is not None:
+                raise problem
+            next_look = time.monotonic() + _DIAGNOSE_SECONDS
+        if now >= deadline:
             if status is not None and running and slot is not None:
-                say(f"Still so after {seconds:.0f} s; it goes on. See: cdc-lake connector status {connector.name}")
-                return status, reader is not None
-            raise _late(status, f"did not start within {seconds:.0f} s: {now}", connector.name)
+                watched.say(f"Still so after {seconds:.0f} s; it goes on. See: cdc-lake connector status {name}")
+                return status, reading
+            raise _late(name, status, f"did not start within {seconds:.0f} s")
         time.sleep(_POLL_SECONDS)
+
+
+def _tell(watched: Watched, told: str, status: ConnectorStatus | None, *, slot_exists: bool) -> str:
+    now = _describe(status, slot_exists=slot_exists)
+    if now != told:
+        watched.say(f"Connector {watched.connector.name}: {now}")
+    return now
 
 
 def _describe(status: ConnectorStatus | None, *, slot_exists: bool) -> str:
@@ -83,13 +86,13 @@ def _describe(status: ConnectorStatus | None, *, slot_exists: bool) -> str:
     if not status.running:
         states = ", ".join(f"task {t.id} {t.state.lower()}" for t in status.tasks) or "no task yet"
         return f"{status.state.lower()}, {states}"
-    return "running, the existing rows are read first" if slot_exists else "running, no replication slot yet"
+    return "running, changes are not read yet" if slot_exists else "running, no replication slot yet"
 
 
-def _late(status: ConnectorStatus | None, words: str, name: str = "") -> ConnectorError:
+def _late(name: str, status: ConnectorStatus | None, words: str) -> ConnectorError:
     return ConnectorError(
-        f"Connector {status.name if status else name} {words}.",
+        f"Connector {name} {words}.",
         why=f"Its state is {status.state}." if status else "No worker has taken it.",
-        next=f"cdc-lake connector status {status.name if status else name}",
+        next=f"cdc-lake connector status {name}",
         code="timeout",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -108,24 +108,30 @@ def list_command() -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector status pos · cdc-lake connector status pos --json")
 def status(name: _Name) -> None:
-    """Show a connector and its tasks; of a failed task the reason and the next step. Exit code 3 when one failed."""
-    from cdc_lake.capture.failures import explain, redact
+    """Show a connector, its tasks and its replication slot; of trouble the reason and the next step (exit code 3)."""
+    from cdc_lake.capture.failures import redact
+    from cdc_lake.capture.health import health
 
     with _client() as client:
-        found = client.status(name)
-    rows: list[dict[str, Any]] = [_status_row("connector", found.state, found.worker)]
-    rows += [_status_row(f"task {t.id}", t.state, t.worker) for t in found.tasks]
-    failure = None if found.failure is None else explain(found.failure, name=name)
+        running = _file_of(client, name)
+        found = health(client, running, _dsn_of(output.settings(), running))
+    rows = [{"part": "connector", "state": found.status.state, "worker": found.status.worker}]
+    rows += [{"part": f"task {t.id}", "state": t.state, "worker": t.worker} for t in found.status.tasks]
+    slot = found.slot
     if output.as_json():
-        error = failure and {"code": failure.code, "message": failure.message, "why": failure.why, "next": failure.next}
-        output.emit({"connector": name, "state": found.state, "tasks": rows[1:], "error": error})
+        state = slot and {"name": slot.name, "reading": slot.pid is not None, "retained_bytes": slot.retained_bytes}
+        error = found.problem.as_dict()["error"] if found.problem else None
+        output.emit({"connector": name, "state": rows[0]["state"], "tasks": rows[1:], "slot": state, "error": error})
     else:
-        output.table(["part", "state", "worker"], [[r["part"], r["state"], r["worker"]] for r in rows])
-        if failure is not None:
-            output.say(f"Failed: {failure.message}\n  why:  {failure.why}\n  next: {failure.next}")
+        if slot is not None:
+            words = "read" if slot.pid is not None else "not read"
+            rows.append({"part": f"slot {slot.name}", "state": words, "worker": f"{slot.retained_bytes:,} bytes kept"})
+        output.table(["part", "state", "where"], [list(row.values()) for row in rows])
+        if found.problem is not None:
+            output.fail(found.problem)
             if output.verbosity() > 0:
-                output.say(redact(found.failure or ""))
-    if failure is not None:
+                output.say(redact(found.status.failure or ""))
+    if found.problem is not None:
         raise typer.Exit(EXIT_DIFFERENCES)
 
 
@@ -141,8 +147,9 @@ def pause(name: _Name) -> None:
 def resume(name: _Name) -> None:
     """Let a paused or stopped connector go on where it was."""
     with _client() as client:
+        running = _file_of(client, name)
         client.resume(name)
-        _reached(client, name, "RUNNING")
+        _reads(client, running)
 
 
 @connector.command(epilog="Examples: cdc-lake connector stop pos · cdc-lake connector resume pos")
@@ -156,10 +163,14 @@ def stop(name: _Name) -> None:
 @connector.command(epilog="Examples: cdc-lake connector restart pos")
 def restart(name: _Name) -> None:
     """Restart a connector and its tasks, also failed ones."""
+    from cdc_lake.capture.preflight import read_slot
+
     with _client() as client:
-        client.status(name)
+        running = _file_of(client, name)
+        with _source_of(output.settings(), running) as connection:
+            slot = read_slot(connection, running)
         client.restart(name)
-        _reached(client, name, "RUNNING")
+        _reads(client, running, earlier_reader=slot.pid if slot else None)
 
 
 @connector.command(epilog="Examples: cdc-lake connector delete pos · cdc-lake connector delete pos --drop-slot")
@@ -257,11 +268,16 @@ def _file_of(client: ConnectClient, name: str) -> ConnectorFile:
     return ConnectorFile(name, running)
 
 
-def _source_of(config: Config, running: ConnectorFile) -> Connection:
-    from cdc_lake.capture.postgres import open_source
+def _dsn_of(config: Config, running: ConnectorFile) -> str:
     from cdc_lake.capture.wanted import pick_source
 
-    return open_source(config.dsn(pick_source(config, running)))
+    return config.dsn(pick_source(config, running))
+
+
+def _source_of(config: Config, running: ConnectorFile) -> Connection:
+    from cdc_lake.capture.postgres import open_source
+
+    return open_source(_dsn_of(config, running))
 
 
 def _reached(client: ConnectClient, name: str, state: str) -> None:
@@ -273,5 +289,12 @@ def _reached(client: ConnectClient, name: str, state: str) -> None:
         output.emit({"connector": name, "state": found.state, "tasks": [t.state for t in found.tasks]})
 
 
-def _status_row(part: str, state: str, worker: str) -> dict[str, Any]:
-    return {"part": part, "state": state, "worker": worker}
+def _reads(client: ConnectClient, running: ConnectorFile, *, earlier_reader: int | None = None) -> None:
+    from cdc_lake.capture.running import Watched, await_reading
+
+    with _source_of(output.settings(), running) as connection:
+        watched = Watched(client, connection, running, output.say)
+        status, reading = await_reading(watched, earlier_reader=earlier_reader, seconds=_STATE_SECONDS)
+    if output.as_json():
+        states = [t.state for t in status.tasks]
+        output.emit({"connector": running.name, "state": status.state, "tasks": states, "reading": reading})
