@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -158,6 +159,7 @@ class Feed:
     offsets: dict[tuple[TableId, int], int] = field(default_factory=dict)
     transactions: int = 0
     ends: int = 0
+    states: dict[str, dict[TableId, list[tuple[Any, ...]]]] = field(default_factory=dict)
     delivered: list[tuple[str, list[tuple[TableId, Row]], dict[str, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -204,12 +206,28 @@ class Feed:
         for tx_id, events, counts in self.delivered[-last:]:
             self.deliver(tx_id, events, counts)
 
-    def land(self) -> None:
-        """Write everything that was sent into the lake."""
+    def land(self, chance: Random | None = None) -> None:
+        """Write everything that was sent into the lake; with `chance`, partitions lag behind each other at random."""
         for table, rows in self.pending.items():
-            append_log(self.folder, table, rows)
-        append_ends(self.folder, self.pending_ends)
-        self.pending, self.pending_ends = {}, []
+            later = self._later(rows, chance)
+            append_log(self.folder, table, [r for r in rows if r not in later])
+            self.pending[table] = later
+        ends = self._later(self.pending_ends, chance)
+        append_ends(self.folder, self.pending_ends[: len(self.pending_ends) - len(ends)])
+        self.pending_ends = ends
+
+    def _later(self, rows: list[Row], chance: Random | None) -> list[Row]:
+        limits = {p: chance.randrange(len(rows) * 2 + 1) if chance else len(rows) for p in range(self.partitions)}
+        found = []
+        for row in rows:
+            limits[row["__partition"]] -= 1
+            if limits[row["__partition"]] < 0:
+                found.append(row)
+        return found
+
+    def at(self, tx_id: str | None, table: TableId) -> list[tuple[Any, ...]]:
+        """The table's rows after a transaction, sorted; None is before the first."""
+        return self.states[tx_id][table] if tx_id is not None else []
 
     def expected(self, table: TableId) -> list[tuple[Any, ...]]:
         """The table's rows by the model, sorted."""
@@ -292,6 +310,7 @@ class Transaction:
     def commit(self, *, deliver: bool = True) -> None:
         """Send the events and the END."""
         self.feed.delivered.append((self.id, self.events, self.counts))
+        self.feed.states[self.id] = {t: self.feed.expected(t) for t in (*self.feed.tables, *self.feed.bags)}
         if deliver:
             self.feed.deliver(self.id, self.events, self.counts)
 

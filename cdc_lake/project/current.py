@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdc_lake.project.base import Base
-from cdc_lake.project.files import Lows
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.tail import Tail, placed
 from cdc_lake.sqltext import literal
@@ -31,7 +30,7 @@ class View:
     """All that decides what a table shows.
 
     `ends` is the relation of transaction positions, `cut` the position to read at, `settled` the relation of keys that
-    were settled one by one (None: no such key). A fold sets `free_below`: see `tail.placed`.
+    were settled one by one (None: no such key).
     """
 
     shapes: Shapes
@@ -40,11 +39,10 @@ class View:
     ends: str
     cut: int
     settled: str | None = None
-    free_below: Lows | None = None
 
     def placed(self, where: str = "true", extra: tuple[str, ...] = ()) -> str:
         """The tail's visible rows; see `tail.placed`."""
-        return placed(self.tail, self.ends, self.cut, (*_COLUMNS, *extra), where=where, free_below=self.free_below)
+        return placed(self.tail, self.ends, self.cut, (*_COLUMNS, *extra), where=where)
 
     @property
     def truncated(self) -> str:

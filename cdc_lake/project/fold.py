@@ -138,7 +138,7 @@ def _query(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState
     shapes = table.shapes
     if shapes is None:
         raise ValueError("a table without shapes has an error")
-    view = View(shapes, table.tail, table.base, state.ends, checkpoint.cut, free_below=checkpoint.lows)
+    view = View(shapes, table.tail, table.base, state.ends, checkpoint.cut)
     key, unknown = own_names(shapes.names)
     if shapes.keyed:
         inner = keyed_sql(replace(view, settled=settle(con, view, f"{state.lake.own}.settled")))

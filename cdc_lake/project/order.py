@@ -115,19 +115,7 @@ def find_cut(
     `counts` (pos, name, n) says how many rows of each transaction above `floor` the log of each table holds; `landed`
     are the tables (`schema.name`) that have a log. Tables without one are not waited for.
     """
-    con.execute(
-        f"""CREATE OR REPLACE TEMP TABLE missing AS
-        WITH named AS (SELECT unnest(?::VARCHAR[]) AS name),
-        expected AS (
-            SELECT pos, tx_id, item->>'$.data_collection' AS name, (item->>'$.event_count')::BIGINT AS n
-            FROM (SELECT pos, tx_id, unnest(from_json(data_collections, '["JSON"]')) AS item FROM {ends}
-                  WHERE pos > {floor})
-        )
-        SELECT e.pos, e.tx_id, e.name, e.n - coalesce(c.n, 0) AS missing, e.n AS expected
-        FROM expected e JOIN named USING (name) LEFT JOIN {counts} c ON c.pos = e.pos AND c.name = e.name
-        WHERE coalesce(c.n, 0) < e.n""",
-        [sorted(landed)],
-    )
+    _find_missing(con, ends, counts, landed, floor)
     first = _one(con, "SELECT min(pos) FROM missing")
     newest = _one(con, f"SELECT max(pos) FROM {ends}") or floor
     bound = "" if first is None else f" AND pos < {first}"
@@ -141,6 +129,23 @@ def find_cut(
         newest=max(newest, position),
         waits=tuple(Wait(*w) for w in waits),
         **_end(con, log, position),
+    )
+
+
+def _find_missing(con: duckdb.DuckDBPyConnection, ends: str, counts: str, landed: Iterable[str], floor: int) -> None:
+    """Make the temporary table `missing`: what each transaction above `floor` lacks, table by table."""
+    con.execute(
+        f"""CREATE OR REPLACE TEMP TABLE missing AS
+        WITH named AS (SELECT unnest(?::VARCHAR[]) AS name),
+        expected AS (
+            SELECT pos, tx_id, item->>'$.data_collection' AS name, (item->>'$.event_count')::BIGINT AS n
+            FROM (SELECT pos, tx_id, unnest(from_json(data_collections, '["JSON"]')) AS item FROM {ends}
+                  WHERE pos > {floor})
+        )
+        SELECT e.pos, e.tx_id, e.name, e.n - coalesce(c.n, 0) AS missing, e.n AS expected
+        FROM expected e JOIN named USING (name) LEFT JOIN {counts} c ON c.pos = e.pos AND c.name = e.name
+        WHERE coalesce(c.n, 0) < e.n""",
+        [sorted(landed)],
     )
 
 

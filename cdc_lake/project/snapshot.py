@@ -29,9 +29,9 @@ from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
-from cdc_lake.project.order import Cut, find_cut, load_ends
+from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
-from cdc_lake.project.tail import Tail, count_rows, survey
+from cdc_lake.project.tail import Tail, count_rows, survey, without_place
 
 _THREADS = 8
 _SAMPLE = 200
@@ -110,6 +110,8 @@ def read_source(
     after = min((s.checkpoint.cut for s in found if not s.tail.facts.empty), default=_greatest_cut(found))
     ends, counts = f"{lake.own}.ends_{number}", f"{lake.own}.counts_{number}"
     load_ends(con, ends, transactions, after)
+    for tail in (s.tail for s in found if s.tail.facts.free and s.tail.facts.placed):
+        add_folded(con, ends, transactions, after, without_place(tail, ends))
     floor = _greatest_cut(found)
     landed = {str(s.table): s.tail for s in found if captured(s.table)}
     count_rows(con, counts, ends, list(landed.items()), floor)

@@ -1,8 +1,9 @@
 """The tail: log rows that no fold has taken yet, each with its place in the global order.
 
-Rows of a transaction stand at (position of its END, order within it). Rows without a transaction (a snapshot's, or all
-of them when the source sends no transaction metadata) stand behind the latest transaction that precedes them in their
-partition. Rows of a transaction whose END is not here have no place yet and are not visible.
+Rows of a transaction stand at (position of its END, order within it). Rows of a transaction whose END is not here have
+no place yet and are not visible. Rows without a transaction (a snapshot's, or all of them when the source sends no
+transaction metadata) stand behind the latest transaction that precedes them in their partition, and are not visible
+before it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from cdc_lake.sqltext import literal
 
 # Rows without a transaction come after all rows of the transaction that precedes them.
 _AFTER_ALL = 1 << 62
+# The position of a transaction that has not ended.
+_NEVER = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,11 @@ def count_rows(
         con.execute(f"INSERT INTO {counts} {' UNION ALL '.join(selects)}")
 
 
-def placed(
-    tail: Tail, ends: str, cut: int, columns: Sequence[str], *, where: str = "true", free_below: Lows | None = None
-) -> str:
+def placed(tail: Tail, ends: str, cut: int, columns: Sequence[str], *, where: str = "true") -> str:
     """A query: the visible rows of the tail that meet `where`, with `columns` (SQL over log columns) and their place as
-    `pos_tx`, `pos_order`, `off`. With `free_below`, rows without a transaction only below these offsets.
+    `pos_tx`, `pos_order`, `off`.
+
+    `ends` must know the transactions that were folded long ago (`order.add_folded`) when the tail has free rows.
     """
     items = ", ".join(columns)
     visible = f"{tail.unfolded} AND __op IN ('c', 'u', 'r', 'd', 't') AND ({where})"
@@ -108,8 +111,6 @@ def placed(
             WHERE {visible} AND pos > {tail.cut} AND pos <= {cut}"""
         )
     if tail.facts.free or not parts:
-        if free_below is not None:
-            visible += f" AND NOT ({at_or_above(free_below)})"
         parts.append(_free(tail, ends, cut, items, visible))
     return " UNION ALL ".join(parts)
 
@@ -121,8 +122,10 @@ def _free(tail: Tail, ends: str, cut: int, items: str, visible: str) -> str:
         return f"SELECT {items}, {tail.cut} AS pos_tx, {order} FROM {source}"
     # The running maximum: a redelivered transaction does not set later rows back.
     before = f"""(SELECT __topic AS topic, __partition AS part, __offset AS at,
-        max(pos) OVER (PARTITION BY __topic, __partition ORDER BY __offset ROWS UNBOUNDED PRECEDING) AS pos
-        FROM {tail.relation} l JOIN {ends} e ON l.__tx_id = e.tx_id WHERE {tail.unfolded})"""
+        max(coalesce(pos, {_NEVER})) OVER (
+            PARTITION BY __topic, __partition ORDER BY __offset ROWS UNBOUNDED PRECEDING) AS pos
+        FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
+        WHERE {tail.unfolded} AND __tx_id IS NOT NULL)"""
     place = f"greatest(coalesce(b.pos, 0), {tail.cut})"
     return f"""SELECT {items}, {place} AS pos_tx, {order}
         FROM {source} f ASOF LEFT JOIN {before} b
@@ -138,8 +141,8 @@ def without_place(tail: Tail, ends: str) -> str:
 def new_lows(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str, cut: int) -> dict[tuple[str, int], int]:
     """Per (topic, partition): the lowest offset that a fold at `cut` must leave, or the offset after the last row.
 
-    Only rows of transactions hold it back: a row without one is folded once nothing before it is left. `ends` must know
-    the transactions that were folded long ago (`order.add_folded`).
+    Only rows of transactions hold it back: a row without one is visible, and so folded, once nothing before it is left.
+    `ends` must know the transactions that were folded long ago (`order.add_folded`).
     """
     lows = dict(tail.lows or {})
     if tail.files:
