@@ -87,9 +87,13 @@ def _interruptible() -> Iterator[None]:
     """A closed terminal or a plain `kill` ends `up` as Ctrl-C does: nothing half-started is left behind."""
 
     def interrupt(_number: int, _frame: object) -> None:
+        for number in before:  # what was started is being stopped: a second word must not break that off
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        before[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:

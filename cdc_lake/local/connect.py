@@ -11,7 +11,6 @@ from typing_extensions import override
 from cdc_lake.local import java, kafka, ports, versions
 from cdc_lake.local.jars import Jars
 from cdc_lake.local.part import Part
-from cdc_lake.local.process import environment
 from cdc_lake.local.state import State
 
 HEAP_MB = 768
@@ -54,7 +53,7 @@ class Connect(Part):
             "rest.advertised.port": self.port,
             "key.converter": "org.apache.kafka.connect.json.JsonConverter",
             "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-            # Every jar names its plugins: a scan of all classes finds no more, and costs half of the start and of the memory.
+            # Every jar names its plugins. A scan of all classes finds no more, and is half of the start and the memory.
             "plugin.discovery": "service_load",
             "offset.flush.interval.ms": 1000,
             "connector.client.config.override.policy": "All",
@@ -89,7 +88,7 @@ class Connect(Part):
     @property
     @override
     def environment(self) -> dict[str, str]:
-        return environment(MALLOC_ARENA_MAX="2")
+        return java.environment()
 
     @override
     def ready(self) -> bool:

@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from cdc_lake.errors import CdcLakeError, UnavailableError
+from cdc_lake.local.process import Cancelled
 from cdc_lake.local.progress import Progress, Stopwatch, silent
 from cdc_lake.local.state import exclusive, read_json, write_json
 
@@ -29,7 +31,7 @@ LOCK = Path(__file__).with_name("jars.lock")
 REPOSITORY_VARIABLE = "CDC_LAKE_MAVEN_REPOSITORY"
 _ATTEMPTS = 3
 _WORKERS = 6
-_TIMEOUT_SECONDS = 20
+_TIMEOUT_SECONDS = (6, 20)  # to connect, between two reads
 
 Fetch = Callable[[str], Iterator[bytes]]
 """Yields the bytes behind a URL; raises OSError when that fails."""
@@ -72,6 +74,12 @@ def repository() -> str:
     from jgo.constants import MAVEN_CENTRAL_URL
 
     return str(MAVEN_CENTRAL_URL)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def fetch(url: str) -> Iterator[bytes]:
@@ -183,14 +191,14 @@ class Jars:
             except _WriteFailed as failure:
                 raise failure.error from failure
             except OSError as error:
-                if attempt == _ATTEMPTS or stopped():
+                if attempt == _ATTEMPTS:
                     raise _repository_away(jar, base, error) from error
                 time.sleep(0.3 * attempt)
             finally:
                 part.unlink(missing_ok=True)
         raise CdcLakeError(
             f"{jar.name} is not the file that it should be.",
-            why=f"Its SHA-256 differs from the locked one after {_ATTEMPTS} downloads from {base}.",
+            why=f"Its SHA-256 differs from the locked one after {_ATTEMPTS} downloads from {without_password(base)}.",
             next=f"unset {REPOSITORY_VARIABLE} or name another mirror with it, then: cdc-lake up",
             code="checksum",
         )
@@ -200,7 +208,7 @@ class Jars:
         with _create(self._create, part) as out:
             for block in self._fetch(url):
                 if stopped():
-                    raise InterruptedError("the download was stopped")
+                    raise Cancelled
                 try:
                     out.write(block)
                     out.flush()
@@ -274,9 +282,11 @@ def _stamp(file: Path) -> list[int] | None:
 
 
 def _repository_away(jar: Jar, base: str, error: OSError) -> UnavailableError:
+    shown = without_password(base)
+    reason = (str(error) or type(error).__name__).replace(base, shown)
     return UnavailableError(
         f"{jar.name} could not be fetched.",
-        why=f"{base} does not give it: {str(error) or type(error).__name__}",
+        why=f"{shown} does not give it: {reason}",
         next=f"check the network, or name a mirror with {REPOSITORY_VARIABLE}, then: cdc-lake up",
         code="repository_away",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cdc_lake.local import process
 from cdc_lake.local.jars import Jars
 
 _LOGGING = """\
@@ -45,6 +46,7 @@ def command(jars: Jars, *, mark: str, heap_mb: int, logging: Path, main: str, ar
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",
         f"-Dlog4j2.configurationFile={logging.as_uri()}",
@@ -55,6 +57,11 @@ def command(jars: Jars, *, mark: str, heap_mb: int, logging: Path, main: str, ar
     ]
 
 
+def environment() -> dict[str, str]:
+    """The environment of a JVM; paths may hold any character."""
+    return process.environment(LC_ALL="C.UTF-8", MALLOC_ARENA_MAX="2")
+
+
 def properties(settings: dict[str, object]) -> str:
     """A Java properties file; backslashes, and what would end a key, escaped."""
     return "".join(f"{key}={_escape(value)}\n" for key, value in settings.items())
@@ -62,4 +69,11 @@ def properties(settings: dict[str, object]) -> str:
 
 def _escape(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text.replace("\\", "\\\\").replace("\n", "\\n").encode("ascii", "backslashreplace").decode()
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    # The format is Latin-1; everything else is written as UTF-16 units.
+    return "".join(c if c.isascii() else _units(c) for c in text)
+
+
+def _units(character: str) -> str:
+    code = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{code[i : i + 4]}" for i in range(0, len(code), 4))

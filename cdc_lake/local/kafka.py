@@ -14,7 +14,6 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.local import java, ports, versions
 from cdc_lake.local.jars import Jars
 from cdc_lake.local.part import Part
-from cdc_lake.local.process import environment
 from cdc_lake.local.state import State
 
 MESSAGE_BYTES = 128 * 1024 * 1024
@@ -60,7 +59,7 @@ class Kafka(Part):
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": self.folder / "data",
+            "log.dir": self.folder / "data",
             # One node: every internal topic has one replica, and few partitions to open at start.
             "default.replication.factor": 1,
             "offsets.topic.replication.factor": 1,
@@ -122,7 +121,7 @@ class Kafka(Part):
     @property
     @override
     def environment(self) -> dict[str, str]:
-        return environment(MALLOC_ARENA_MAX="2")
+        return java.environment()
 
     @override
     def ready(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from cdc_lake.local import process
+from cdc_lake.local import ports, process
 from cdc_lake.local.state import State
 
 
@@ -55,6 +55,10 @@ class Part(ABC):
     @abstractmethod
     def ready(self) -> bool:
         """Whether it does its work now, asked over the network."""
+
+    def listens(self) -> bool:
+        """Whether its process accepts connections, well or not."""
+        return ports.accepts(self.port)
 
     @abstractmethod
     def entry(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ class Postgres(Part):
     @override
     def processes(self) -> list[psutil.Process]:
         # Workers rename themselves and outlive a killed postmaster for a moment; they work in the data folder.
-        return process.find(self.mark, within=self.folder)
+        return process.find(self.mark, program="postgres", within=self.folder)
 
     @property
     def password(self) -> str:
@@ -119,10 +120,11 @@ class Postgres(Part):
 
     def _initdb(self, data: Path) -> None:
         account = self.account
-        for folder in (data.parent, data):
-            if not folder.exists():
-                folder.mkdir(parents=True, mode=0o700)
-                _give(folder, account)
+        if data.is_relative_to(SHARED_TMP):
+            _own(data.parent)
+            _give(data.parent, account)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _give(data, account)
         with tempfile.TemporaryDirectory(prefix="cdc-lake-") as scratch:
             secret = Path(scratch) / "password"
             secret.write_text(self.password + "\n")
@@ -199,12 +201,30 @@ def programs(account: process.Account | None) -> Path:
     body = packaged.parent
     stamp = hashlib.sha256(f"{body}{(packaged / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = SHARED_TMP / f"cdc-lake-postgresql-{versions.POSTGRES}-{stamp}"
-    if not (copy / "bin" / "postgres").exists():
+    if not copy.exists():
         part = Path(tempfile.mkdtemp(dir=SHARED_TMP, prefix=".cdc-lake-"))
         shutil.copytree(body, part, dirs_exist_ok=True, symlinks=True)
         part.chmod(0o755)
-        part.rename(copy)
+        try:
+            part.rename(copy)
+        except OSError:  # another copy of the project was quicker
+            shutil.rmtree(part, ignore_errors=True)
+    _own(copy)
     return copy / "bin"
+
+
+def _own(folder: Path) -> None:
+    """Make sure that a folder in /var/tmp, where everyone may write, is root's or the account's own, not a trap."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    owners = {0, _account().uid}
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in owners or status.st_mode & 0o022:
+        raise CdcLakeError(
+            f"{folder} belongs to someone else.",
+            why="PostgreSQL's files are kept there when the command is run by root, and others must not write to them.",
+            next=f"look at {folder}, remove it, then: cdc-lake up",
+            code="stack_failed",
+        )
 
 
 def _account() -> process.Account:

@@ -36,12 +36,14 @@ class Account:
     gid: int
 
 
-def find(mark: str, *, within: Path | None = None) -> list[psutil.Process]:
-    """Living processes that carry `mark` as an argument, or (`within`) work in that folder."""
+def find(mark: str, *, program: str = "", within: Path | None = None) -> list[psutil.Process]:
+    """Living processes that carry `mark` as an argument, or are a `program` at work in the folder `within`."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            ours = mark in process.cmdline() or (within is not None and process.cwd() == str(within))
+            ours = mark in process.cmdline() or (
+                within is not None and process.name() == program and process.cwd() == str(within)
+            )
             if ours and alive(process):
                 found.append(process)
     return found

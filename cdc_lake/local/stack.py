@@ -13,7 +13,7 @@ import importlib.util
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,12 @@ class Stack:
 
     def _bring_up(self, names: list[str], progress: Progress) -> None:
         watch = Stopwatch()
-        missing = [self.parts[name] for name in names if not self._keep(self.parts[name], progress)]
+        missing: list[Part] = []
+        for part in (self.parts[name] for name in names):
+            # A worker is not well while its broker is away, and recovers with it: only look whether it is there.
+            away = part.name == "connect" and any(p.name == "kafka" for p in missing)
+            if not self._keep(part, part.listens if away else part.ready, progress):
+                missing.append(part)
         if not missing:
             progress("the stack is up")
             return
@@ -135,19 +140,23 @@ class Stack:
         try:
             with concurrent.futures.ThreadPoolExecutor(max_workers=len(missing)) as pool, run.cancelling():
                 run.wait([pool.submit(self._start, part, run, progress) for part in missing])
+            kept = [self.parts[name] for name in names if self.parts[name] not in missing]
+            if not all(process.wait_until(p.ready, seconds=60, cancelled=run.cancelled) for p in kept):
+                return self._bring_up(names, progress)
         except BaseException:
+            progress("stopping what was started")
             for part in reversed(run.started):
                 self._stop(part, progress)
             raise
         progress(f"the stack is up ({watch})")
 
-    def _keep(self, part: Part, progress: Progress) -> bool:
+    def _keep(self, part: Part, well: Callable[[], bool], progress: Progress) -> bool:
         """Whether the part runs as recorded; if not, whatever is left of it is ended."""
         entry = self.state.parts().get(part.name)
         processes = part.processes()
         self._use_ports(part, entry)
         if entry and any(p.pid == entry.get("pid") for p in processes):
-            if process.wait_until(part.ready, seconds=10, cancelled=threading.Event()):
+            if process.wait_until(well, seconds=10, cancelled=threading.Event()):
                 return True
             progress(f"{part.title} does not answer: it is started again")
         elif processes:
@@ -171,6 +180,8 @@ class Stack:
                 port = ports.choose(known.get(name), others)
                 if name in known and port != known[name]:
                     progress(f"port {known[name]} ({name}) is taken by another program: {port} is used from now on")
+                    if name == "postgres":
+                        progress("connectors hold the old address: register them again once the stack is up")
                 if port != known.get(name):
                     moved.add(name)
                 known[name] = port
@@ -185,7 +196,15 @@ class Stack:
                 self._jars.ensure(progress, run.cancelled)
         watch = Stopwatch()
         progress(f"{part.title}: starting")
-        part.prepare()
+        try:
+            part.prepare()
+        except OSError as error:
+            raise CdcLakeError(
+                f"{part.title} could not be set up.",
+                why=str(error),
+                next=f"check space and permissions of {part.folder.parent}, then: cdc-lake up",
+                code="stack_failed",
+            ) from error
         run.check()
         log = self.state.log(part.name)
         before = log.stat().st_size if log.exists() else 0

@@ -26,16 +26,17 @@ from cdc_lake.sqltext import ident
 T = TypeVar("T")
 
 VARIABLE = "CDC_LAKE_TEST_STACK"
-OWN_FOLDER = Path(__file__).parents[2] / STATE_FOLDER / "tests"
+OWN_PROJECT = Path(__file__).parents[2] / STATE_FOLDER / "tests"
 
 
 @dataclass(frozen=True, slots=True)
 class RunningStack:
-    """Addresses of the stack, and the stack itself to stop and start its parts."""
+    """Addresses of the stack, its project folder, and the stack itself to stop and start its parts."""
 
     dsn: str
     bootstrap: str
     connect_url: str
+    project: Path
     stack: Stack
 
 
@@ -57,17 +58,25 @@ class Database:
                 connection.execute(statement.encode())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the stack carries its marker."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stack)
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[RunningStack]:
     """The running stack. Every session that uses it holds a share of a lock; the last one stops and wipes it."""
     lent = os.environ.get(VARIABLE)
-    folder = Path(lent) / STATE_FOLDER if lent else OWN_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    running = Stack(folder)
-    with (folder / "sessions.lock").open("a") as share:
+    project = Path(lent) if lent else OWN_PROJECT
+    project.mkdir(parents=True, exist_ok=True)
+    running = Stack(project / STATE_FOLDER)
+    running.state.create()
+    with (running.state.folder / "in-use.lock").open("a") as share:
         fcntl.flock(share, fcntl.LOCK_SH)
-        addresses = running.up()
-        yield RunningStack(addresses.dsn, addresses.bootstrap, addresses.connect_url, running)
+        at = running.up()
+        yield RunningStack(at.dsn, at.bootstrap, at.connect_url, project, running)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(share, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not lent:

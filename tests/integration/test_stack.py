@@ -1,0 +1,283 @@
+"""`up`, `down` and `status` on real parts: nothing is started twice, nothing is left behind, nothing is lost.
+
+The tests below `shop` run a second copy of the stack, in a folder whose path holds a space, beside the shared one. They
+stand in the order that needs the fewest starts; each brings the copy to the state that it needs itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from cdc_lake.errors import CdcLakeError
+from cdc_lake.local import ports
+from cdc_lake.local.stack import Stack
+
+pytestmark = pytest.mark.stack
+Eventually = Callable[..., Any]
+
+
+def command(project: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "cdc_lake", "--config", str(project / "cdc-lake.yaml"), *words]
+
+
+def cli(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    (project / "cdc-lake.yaml").touch()
+    return subprocess.run(command(project, *words), capture_output=True, text=True, check=False, timeout=300)
+
+
+def pids(stack: Stack) -> dict[str, int]:
+    return {name: part["pid"] for name, part in stack.status().items() if part["state"] == "running"}
+
+
+def dsn(stack: Stack) -> str:
+    return str(stack.state.parts()["postgres"]["dsn"])
+
+
+def marked(stack: Stack) -> list[psutil.Process]:
+    return [process for part in stack.parts.values() for process in part.processes()]
+
+
+# ---- the shared stack ------------------------------------------------------------------------------------------------
+
+
+def test_a_second_up_changes_nothing(stack: Any) -> None:
+    before = pids(stack.stack)
+    assert len(before) == 3
+    lines: list[str] = []
+    again = Stack(stack.stack.state.folder).up(lines.append)
+    assert (again.dsn, again.bootstrap, again.connect_url) == (stack.dsn, stack.bootstrap, stack.connect_url)
+    assert pids(stack.stack) == before
+    assert lines == ["the stack is up"]
+
+
+def test_nothing_listens_outside_of_127_0_0_1(stack: Any) -> None:
+    listening: dict[str, set[str]] = {}
+    for part in stack.stack.parts.values():
+        for process in part.processes():
+            addresses = {c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+            listening.setdefault(part.name, set()).update(addresses)
+    assert listening == {name: {"127.0.0.1"} for name in ("postgres", "kafka", "connect")}
+
+
+def test_status_gives_machines_the_addresses_and_people_no_password(stack: Any) -> None:
+    document = json.loads(cli(stack.project, "status", "--json").stdout)
+    assert document["stack"]["postgres"]["dsn"] == stack.dsn
+    assert document["stack"]["kafka"]["bootstrap"] == stack.bootstrap
+    assert document["stack"]["connect"]["url"] == stack.connect_url
+    assert {part["state"] for part in document["stack"].values()} == {"running"}
+    shown = cli(stack.project, "status")
+    password = psycopg.conninfo.conninfo_to_dict(stack.dsn)["password"]
+    assert str(password) not in shown.stdout + shown.stderr
+    assert "127.0.0.1" in shown.stdout
+
+
+def test_postgresql_refuses_a_wrong_password_and_decodes_logically(stack: Any) -> None:
+    with psycopg.connect(stack.dsn) as connection:
+        assert connection.execute("show wal_level").fetchone() == ("logical",)
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(stack.dsn, password="wrong")
+
+
+def test_secrets_by_reference_are_resolved_by_the_worker(stack: Any, tmp_path: Path) -> None:
+    import httpx
+
+    secret = tmp_path / "pos.properties"
+    secret.write_text("port=not-a-port\n")
+    asked = {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "name": "by-reference",
+        "topic.prefix": "t",
+        "database.hostname": "127.0.0.1",
+        "database.port": f"${{file:{secret}:port}}",
+        "tasks.max": "${env:TZ}",
+        "database.dbname": "x",
+    }
+    url = f"{stack.connect_url}/connector-plugins/PostgresConnector/config/validate"
+    answer = httpx.put(url, json=asked, timeout=60).json()
+    errors = {c["value"]["name"]: c["value"]["errors"] for c in answer["configs"]}
+    assert any("not-a-port" in e for e in errors["database.port"]), errors
+    assert not any("${env" in e for e in errors["tasks.max"]), errors
+
+
+# ---- a second copy beside it -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    project = tmp_path_factory.mktemp("a shop with é")
+    yield project
+    Stack(project / ".cdc-lake").down(wipe=True)
+
+
+@pytest.fixture
+def copy(shop: Path) -> Stack:
+    return Stack(shop / ".cdc-lake")
+
+
+def test_a_killed_up_leaves_orphans_that_the_next_one_replaces_and_ctrl_c_leaves_nothing(
+    shop: Path, copy: Stack, eventually: Eventually
+) -> None:
+    (shop / "cdc-lake.yaml").touch()
+    jvms = copy.parts["kafka"].processes, copy.parts["connect"].processes
+    with subprocess.Popen(command(shop, "up"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        eventually(lambda: all(found() for found in jvms), "both JVMs to start")
+        first.kill()
+    orphans = {process.pid for found in jvms for process in found()}
+    assert orphans, "the parts outlive their parent"
+
+    with subprocess.Popen(command(shop, "up"), stderr=subprocess.PIPE, text=True) as second:
+        eventually(
+            lambda: all({p.pid for p in found()} - orphans for found in jvms), "the orphans to be replaced", seconds=120
+        )
+        assert not orphans & {process.pid for found in jvms for process in found()}
+        second.send_signal(signal.SIGINT)
+        _, words = second.communicate(timeout=120)
+    assert second.returncode == 130, words
+    assert "ending what an earlier run left" in words
+    assert marked(copy) == []
+    assert copy.state.parts() == {}
+
+
+def test_two_copies_run_beside_each_other(stack: Any, shop: Path, copy: Stack) -> None:
+    done = cli(shop, "up", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {part["state"] for part in json.loads(done.stdout)["stack"].values()} == {"running"}
+    assert not set(pids(copy).values()) & set(pids(stack.stack).values())
+    known, other = (set(s.state.recall("ports").values()) for s in (copy, stack.stack))
+    assert not known & other
+    for line in ("PostgreSQL 18", "Kafka 4.3.1", "Connect with Debezium"):
+        assert f"{line}" in done.stderr
+
+
+def test_two_up_at_once_start_one_stack(copy: Stack, shop: Path) -> None:
+    copy.stop("postgres", kill=True)
+    with subprocess.Popen(command(shop, "up"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as other:
+        copy.up()
+    assert other.returncode == 0
+    assert len(pids(copy)) == 3
+    assert len(copy.parts["postgres"].processes()) >= 1
+
+
+def test_a_part_that_died_is_dead_in_status_and_alone_is_started_again(copy: Stack) -> None:
+    copy.up()
+    before = pids(copy)
+    kafka = psutil.Process(before["kafka"])
+    kafka.kill()
+    kafka.wait(timeout=20)
+    assert copy.status()["kafka"]["state"] == "dead"
+    lines: list[str] = []
+    copy.up(lines.append)
+    after = pids(copy)
+    assert after["kafka"] != before["kafka"]
+    assert (after["postgres"], after["connect"]) == (before["postgres"], before["connect"])
+    assert any("has died" in line for line in lines)
+
+
+def test_a_recorded_process_id_that_belongs_to_another_program_now_is_left_alone(copy: Stack) -> None:
+    copy.start("postgres")
+    entry = copy.state.parts()["postgres"]
+    copy.stop("postgres", kill=True)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as stranger:
+        copy.state.record("postgres", {**entry, "pid": stranger.pid})
+        stale = copy.parts["postgres"].folder / "postmaster.pid"
+        stale.write_text(f"{stranger.pid}\n{stale.parent}\n1700000000\n{entry['port']}\n\n127.0.0.1\n")
+        copy.start("postgres")
+        assert stranger.poll() is None
+        stranger.kill()
+    assert pids(copy)["postgres"] != stranger.pid
+    with psycopg.connect(dsn(copy)) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_taken_port_is_replaced_told_and_remembered(copy: Stack) -> None:
+    copy.start("postgres")
+    copy.stop("postgres")
+    taken = copy.state.recall("ports")["postgres"]
+    lines: list[str] = []
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((ports.HOST, taken))
+        other.listen()
+        copy.start("postgres", lines.append)
+    assert any(f"port {taken} (postgres) is taken" in line for line in lines)
+    port = copy.state.parts()["postgres"]["port"]
+    assert port != taken
+    copy.stop("postgres")
+    copy.start("postgres")
+    assert copy.state.parts()["postgres"]["port"] == port
+
+
+def test_a_part_that_fails_shows_its_last_words_and_leaves_the_others_running(copy: Stack, shop: Path) -> None:
+    copy.start("postgres")
+    copy.stop("postgres")
+    others = pids(copy)
+    settings = copy.parts["postgres"].folder / "postgresql.conf"
+    before = settings.read_text()
+    settings.write_text(before + "no_such_setting = on\n")
+    try:
+        failed = cli(shop, "up")
+        assert failed.returncode == 1
+        assert "PostgreSQL 18 failed to start" in failed.stderr
+        assert 'unrecognized configuration parameter "no_such_setting"' in failed.stderr
+        assert "postgres.log" in failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert copy.status()["postgres"]["state"] == "stopped"
+        assert pids(copy) == others
+    finally:
+        settings.write_text(before)
+    copy.start("postgres")
+
+
+def test_a_frozen_part_is_not_answering_and_status_ends(copy: Stack) -> None:
+    copy.start("postgres")
+    frozen = psutil.Process(pids(copy)["postgres"])
+    frozen.suspend()
+    try:
+        assert copy.status()["postgres"]["state"] == "not answering"
+    finally:
+        frozen.resume()
+
+
+def test_data_survives_down_and_not_wipe(copy: Stack, shop: Path) -> None:
+    copy.start("postgres")
+    with psycopg.connect(dsn(copy)) as connection:
+        connection.execute("drop table if exists kept")
+        connection.execute("create table kept as select 1 as n")
+    down = cli(shop, "down")
+    assert down.returncode == 0, down.stderr
+    assert marked(copy) == []
+    assert {part["state"] for part in copy.status().values()} == {"stopped"}
+
+    copy.start("postgres")
+    with psycopg.connect(dsn(copy)) as connection:
+        assert connection.execute("select n from kept").fetchone() == (1,)
+    data = copy.parts["postgres"].folder
+    assert data.exists()
+
+    assert cli(shop, "down", "--wipe").returncode == 0
+    assert marked(copy) == []
+    assert not data.exists()
+    assert not (copy.state.folder / "kafka").exists()
+    assert not copy.state.memory_file.exists()
+
+
+def test_a_data_folder_that_cannot_be_made_is_an_error_with_words(tmp_path: Path) -> None:
+    broken = Stack(tmp_path / ".cdc-lake")
+    broken.state.create()
+    (tmp_path / "in the way").write_text("a file")
+    broken.state.remember("postgres_data", str(tmp_path / "in the way" / "postgres"))
+    with pytest.raises(CdcLakeError) as caught:
+        broken.start("postgres")
+    assert caught.value.next
+    assert marked(broken) == []
