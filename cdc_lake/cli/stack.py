@@ -54,14 +54,18 @@ def down(
 
 def status() -> None:
     """Show the stack, the sources, each table's rows and lag, and the cut that readers see."""
+    from cdc_lake.cli.stack_status import lake, show
     from cdc_lake.local.stack import Stack
 
     config = output.settings()
-    document: dict[str, Any] = {"stack": Stack(config.state_folder).status()}
+    parts = Stack(config.state_folder).status()
+    broker_runs = config.kafka is not None or parts["kafka"]["state"] == "running"
+    document = {"stack": parts, **lake(config, broker_runs=broker_runs)}
     if output.as_json():
         output.emit(document)
         return
-    _show(document["stack"])
+    _show(parts)
+    show(document)
 
 
 def _show(stack: dict[str, dict[str, Any]]) -> None:

