@@ -196,7 +196,7 @@ class ConfluentBroker(GroupBroker):
         if now < self._next_watch or not self._pattern:
             return
         self._next_watch = now + _WATCH_SECONDS
-        ids = {name: str(asked.result().topic_id) for name, asked in self._ids.items() if _succeeded(asked)}
+        ids = {name: _topic_id(asked.result()) for name, asked in self._ids.items() if _succeeded(asked)}
         self._begin_anew(self._recreated(ids))
         try:
             found = self._consumer.list_topics(timeout=1.0).topics
@@ -225,6 +225,7 @@ class ConfluentBroker(GroupBroker):
 
     def _begin_anew(self, partitions: set[TopicPartition]) -> None:
         self._pause(partitions)
+        self._reading -= partitions
         self.note_assigned(partitions)
 
     def _describe(self, partitions: Collection[TopicPartition]) -> list[PartitionInfo] | None:
@@ -244,7 +245,7 @@ class ConfluentBroker(GroupBroker):
         asked = self._admin.describe_topics(
             TopicCollection(sorted({tp.topic for tp in wanted})), request_timeout=_ASK_SECONDS
         )
-        ids = {name: str(_existing(future).topic_id) for name, future in asked.items() if _existing(future)}
+        ids = {name: _topic_id(topic) for name, future in asked.items() if (topic := _existing(future))}
         existing = [tp for tp in wanted if tp.topic in ids]
         beginnings, ends = (self._offsets(existing, spec) for spec in (_EARLIEST, _LATEST))
         return [PartitionInfo(tp, beginnings[tp], ends[tp], ids[tp.topic]) for tp in existing if tp in ends]
@@ -269,6 +270,7 @@ class ConfluentBroker(GroupBroker):
         self._consumer.assign([KafkaPartition(tp.topic, tp.partition, at) for tp, at in self._positions.items()])
         self._reading = set(self._positions)
         self._pause(self._paused)
+        self._resume(self._reading - self._paused)  # librdkafka remembers what was paused before
 
     def _pause(self, partitions: Collection[TopicPartition]) -> None:
         self._consumer.pause([_theirs(tp) for tp in partitions if tp in self._reading])
@@ -317,6 +319,11 @@ def _existing(future: Future[Any]) -> Any:
         if error.args[0].code() in _GONE:
             return None
         raise
+
+
+def _topic_id(topic: Any) -> str:
+    """The id as Kafka's own tools write it; librdkafka uses base64's other alphabet."""
+    return str(topic.topic_id).rstrip("=").translate(str.maketrans("+/", "-_"))
 
 
 def _succeeded(future: Future[Any]) -> bool:

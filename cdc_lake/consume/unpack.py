@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.protocol.consumer import IsolationLevel
@@ -20,6 +21,7 @@ from cdc_lake.consume.columns import Header, header_json
 from cdc_lake.events import TopicPartition
 
 CHUNK_BYTES = 4 << 20
+_XERIAL = b"\x82SNAPPY\0"
 
 
 class Chunk:
@@ -83,7 +85,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         while not damage and (batch := records.next_batch()) is not None:
             try:
                 self._add(batch, chunk)
-            except CorruptRecordError as error:
+            except Exception as error:  # each decompressor has errors of its own
                 damage = str(error)  # raised after what could be read was handed on
             if chunk.size >= CHUNK_BYTES:
                 yield self._hand_on(chunk)
@@ -108,7 +110,7 @@ class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             return
         self.leader_epoch = batch.leader_epoch
         if not self._is_skipped(batch):
-            iter(batch)  # decompresses
+            decompress(batch)
             unpack(batch, chunk)
             if chunk.offsets and chunk.offsets[0] < self.fetch_offset:
                 chunk.drop_before(self.fetch_offset)
@@ -134,6 +136,27 @@ class ColumnarRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 chunk.add(record.offset, record.timestamp, record.key, record.value, record.headers)
                 chunk.size += record.size_in_bytes
                 chunk.end = record.offset + 1
+
+
+def decompress(batch: Any) -> None:
+    """Decompress a batch in place. Snappy is pyarrow's: kafka-python would want a package that needs a compiler."""
+    if batch.compression_type == batch.CODEC_SNAPPY:
+        batch._buffer = _snappy(bytes(memoryview(batch._buffer)[batch._pos :]))
+        batch._pos, batch._decompressed = 0, True
+    iter(batch)
+
+
+def _snappy(data: bytes) -> bytes:
+    """Raw snappy, or the blocks of it that Java's stream class writes."""
+    if not data.startswith(_XERIAL):
+        size, _ = _varint(data, 0)
+        return bytes(pa.decompress(data, size, "snappy"))
+    blocks, pos = [], len(_XERIAL) + 8  # two version numbers
+    while pos < len(data):
+        length = int.from_bytes(data[pos : pos + 4])
+        blocks.append(_snappy(data[pos + 4 : pos + 4 + length]))
+        pos += 4 + length
+    return b"".join(blocks)
 
 
 def unpack(batch: Any, chunk: Chunk) -> None:
