@@ -1,5 +1,8 @@
 """Every PostgreSQL type of the promise, with values at its edges, as SQL that PostgreSQL accepts.
 
+Not here, because Debezium 3.6 stops at them for good: an interval of 2^31 hours or more, an unchanged large array that
+may not be null, and a domain over an enum anywhere in the database.
+
 Shared by the test against the real connector and by the script that records its events for the fast tests.
 """
 
@@ -21,6 +24,9 @@ CREATE DOMAIN seen AS timestamptz;
 CREATE DOMAIN ratio AS double precision;
 CREATE DOMAIN blob AS bytea;
 CREATE DOMAIN tags AS text[];
+CREATE DOMAIN adult AS positive CHECK (VALUE >= 18);
+CREATE DOMAIN period AS interval;
+CREATE DOMAIN place AS point;
 """
 
 
@@ -246,6 +252,28 @@ CASES = (
     _case("mood[]", "'{sad,very happy}'", "'{sad,NULL}'", lost=(1,)),
     _case("positive[]", "'{1,2}'", "'{1,NULL}'", lost=(1,)),
     _case("pair[]", "ARRAY[ROW(1, 'x, y')::pair]", "ARRAY[ROW(1, 'x, y')::pair, NULL]", lost=(1,)),
+    _case("adult", "18"),
+    _case("period", "'-1 year 1 mon'", "'-3 days +01:00'", "'1 day -00:00:00.5'", "'0'"),
+    _case("place", "'(1,2.5)'", "'(1e20,-1e-10)'"),
+    _case("jsonpath", "'$.a[*]'"),
+    _case("email[]", "'{a,b}'"),
+    _case("price[]", "'{1.50,-2.00}'"),
+    _case('"Mixed Mood"[]', "'{On,Off}'"),
+    _case("macaddr8[]", "'{08:00:2b:01:02:03:04:05}'"),
+    _case("int8range[]", "ARRAY['[1,10)']::int8range[]"),
+    _case("numrange[]", "ARRAY['[1.10,2.2]']::numrange[]"),
+    _case("tsrange[]", "ARRAY['[2024-01-01 10:00,2024-01-02)']::tsrange[]"),
+    _case("daterange[]", "ARRAY['[2024-01-01,2024-01-05)']::daterange[]"),
+    _case("int4multirange[]", "ARRAY['{[1,3),[5,8)}']::int4multirange[]"),
+    _case("tsvector[]", "ARRAY['a:1 b:2A']::tsvector[]"),
+    _case("pg_lsn[]", "'{16/B374D848}'"),
+    _case("xid[]", "'{42}'"),
+    _case("box[]", "'{(1,1),(0,0)}'::box[]"),
+    _case("path[]", "ARRAY['((0,0),(1,1),(2,0))']::path[]"),
+    _case("circle[]", "ARRAY['<(1,2),3.5>']::circle[]"),
+    _case("span[]", "ARRAY['[1.5,2.5)']::span[]"),
+    _case("timestamptz(0)[]", "'{2024-02-29 23:59:59+00}'"),
+    _case("bit(1)[]", "'{1,0}'", sent=False),
     _case("integer[][]", "'{{1,2},{3,4}}'", lost=(0,)),
 )
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from cdc_lake.sqltext import literal
 
 
-def printed(lake: str, value: str) -> str:
-    """SQL of `value`, of the lake type `lake`, as PostgreSQL's text; a timestamp with a zone in the session's zone."""
+def printed(lake: str, value: str, *, delimiter: str = ",") -> str:
+    """SQL of `value`, of the lake type `lake`, as PostgreSQL's text; a timestamp with a zone in the session's zone.
+
+    `delimiter` separates the elements of a list; PostgreSQL's is a comma, and a semicolon for boxes.
+    """
     if lake.endswith("[]"):
-        return _list(lake.removesuffix("[]"), value)
+        return _list(lake.removesuffix("[]"), value, delimiter)
     if lake.startswith("STRUCT"):
         x, y = (_float(f"({value}).{axis}", digits=15) for axis in "xy")
         return f"'(' || {x} || ',' || {y} || ')'"
@@ -75,13 +78,13 @@ def _interval(value: str) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN concat_ws(' ', {', '.join(parts)}) END"
 
 
-def _list(element: str, value: str) -> str:
+def _list(element: str, value: str, delimiter: str) -> str:
     text = printed(element, "e")
-    bare = literal(r'[{},"\\\s]')
+    bare = literal(r'[{}"\\\s' + delimiter + "]")
     quoted = "'\"' || replace(replace(p, '\\', '\\\\'), '\"', '\\\"') || '\"'"
     shown = (
         f"CASE WHEN p IS NULL THEN 'NULL' WHEN p = '' OR lower(p) = 'null' OR regexp_matches(p, {bare}) "
         f"THEN {quoted} ELSE p END"
     )
     texts = f"list_transform({value}, lambda e: {text})"
-    return f"'{{' || array_to_string(list_transform({texts}, lambda p: {shown}), ',') || '}}'"
+    return f"'{{' || array_to_string(list_transform({texts}, lambda p: {shown}), '{delimiter}') || '}}'"

@@ -106,7 +106,8 @@ def _as_target(written: Column | None, target: Column, image: str) -> str:
 
 def printed_expression(column: Column, value: str) -> str:
     """SQL of the column's typed value as PostgreSQL prints it, to be compared with what the source itself prints."""
-    return printed(column.lake_type, value)
+    boxes = parse_type(column.source_type).name == "box"
+    return printed(column.lake_type, value, delimiter=";" if boxes else ",")
 
 
 def unchanged_expression(column: Column, raw: str, placeholder: str) -> str | None:

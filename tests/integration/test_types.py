@@ -112,7 +112,7 @@ class _Events:
         self._client, self._name = client, name
         self._consumer = KafkaConsumer(bootstrap_servers=stack.bootstrap, enable_auto_commit=False)
         partition = TopicPartition(f"{name}.all", 0)
-        wait_for(lambda: partition.topic in self._consumer.topics(), f"the topic {partition.topic}")
+        wait_for(lambda: self._running() and partition.topic in self._consumer.topics(), partition.topic)
         self._consumer.assign([partition])
         self._consumer.seek_to_beginning(partition)
         self.fields: dict[str, dict[str, Any] | None] = {}
@@ -126,10 +126,14 @@ class _Events:
     def close(self) -> None:
         self._consumer.close()
 
-    def _poll(self) -> int:
+    def _running(self) -> bool:
         failure = self._client.status(self._name).failure
         if failure:
             pytest.fail(f"the connector failed: {failure[:2000]}")
+        return True
+
+    def _poll(self) -> int:
+        self._running()
         for records in self._consumer.poll(timeout_ms=500).values():
             for record in records:
                 self._add(json.loads(record.value))
