@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import duckdb
 import jsonschema
@@ -143,7 +143,7 @@ def test_every_command_line_parses(block: Block, line: str) -> None:
         except TyperException as error:
             pytest.fail(f"{block}: {line}: {error.format_message()}")
     else:
-        assert program in {"pip", "cd", "git", "compose"}, f"{block}: {program} is not known here"
+        assert program in {"pip", "cd", "export", "compose"}, f"{block}: {program} is not known here"
 
 
 def check_compose(arguments: list[str]) -> list[str]:
@@ -192,6 +192,17 @@ def test_worker_settings_in_the_documents_are_those_of_the_containers() -> None:
             assert environment["CONNECT_" + key.upper().replace(".", "_")] == value, f"{block}: {line}"
 
 
+def test_what_the_readme_shows_of_the_demo_is_what_the_demo_prints() -> None:
+    sources = [*(ROOT / "cdc_lake" / "cli").glob("demo*.py"), *(ROOT / "cdc_lake/local/retail/questions").glob("*.sql")]
+    printed = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- printed by make demo -->")[2]
+    titles = [line for line in shown.split("```")[1].splitlines()[1:] if line and not line.startswith(" ")]
+    assert titles
+    for title in titles:
+        words = re.split(r"\d[\d.]*", title)[0].strip()
+        assert words in printed, title
+
+
 # --- promises and errors
 
 
@@ -215,24 +226,31 @@ def error_codes() -> set[str]:
     """Every code an error of the package can have: `code="…"`, `default_code`, and the tables of known failures."""
     found: set[str] = set()
     for path in (ROOT / "cdc_lake").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {n.targets[0].id: n.value for n in tree.body if isinstance(n, ast.Assign) and is_name(n.targets[0])}
+        place = path.relative_to(ROOT / "cdc_lake").as_posix()
+        for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "code":
-                found |= {str(n.value) for n in ast.walk(node.value) if isinstance(n, ast.Constant) and n.value}
+                value = names.get(node.value.id, node.value) if isinstance(node.value, ast.Name) else node.value
+                found |= texts(value)
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "default_code":
-                found.add(ast.literal_eval(node.value))
-            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"_known", "Explanation"}:
-                found |= last_text(node.args)
-            elif (
-                isinstance(node, ast.Tuple) and path.relative_to(ROOT / "cdc_lake").as_posix() == "capture/postgres.py"
-            ):
-                found |= last_text(node.elts)
+                found |= texts(node.value)
+            elif place == "capture/failures.py" and isinstance(node, ast.Call) and len(node.args) == 4:
+                found |= texts(node.args[3])
+            elif place == "capture/postgres.py" and isinstance(node, ast.Tuple) and len(node.elts) == 4:
+                found |= texts(node.elts[3])
     return found
 
 
-def last_text(parts: list[ast.expr]) -> set[str]:
-    """The last of four texts (pattern, message, next, code), in a set."""
-    last = parts[3] if len(parts) == 4 else None
-    return {last.value} if isinstance(last, ast.Constant) and isinstance(last.value, str) else set()
+def is_name(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name)
+
+
+def texts(node: ast.expr) -> set[str]:
+    """The text that an expression is, or the two that a conditional one may be."""
+    if isinstance(node, ast.IfExp):
+        return texts(node.body) | texts(node.orelse)
+    return {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value else set()
 
 
 def test_every_error_code_is_explained_and_no_other() -> None:
