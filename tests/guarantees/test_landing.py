@@ -1,0 +1,106 @@
+"""Promise 1, landing: each Kafka record (topic, partition, offset) is in the lake exactly once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+from deltalake import DeltaTable
+
+from cdc_lake.land import layout
+from cdc_lake.local.retail.loader import create_schema, load
+from cdc_lake.local.retail.rows import Size
+from cdc_lake.local.retail.workload import Workload
+from tests.integration.conftest import wait_for
+from tests.projects import Project
+
+CRASH_POINTS = (
+    "land:after-dead-letters",
+    "land:before-commit",
+    "land:after-write",
+    "land:after-commit:2",
+    "land:before-transactions",
+)
+
+
+def landed(project: Project) -> list[tuple[str, int, int]]:
+    """Coordinates of all landed records, repeats included."""
+    root = str(project.folder / "lake")
+    paths = [layout.log_path(root, project.name, t) for t in layout.list_tables(root, project.name)]
+    found: list[tuple[str, int, int]] = []
+    for path in [*paths, layout.transactions_path(root, project.name)]:
+        if not DeltaTable.is_deltatable(path):
+            continue  # killed before the first commit
+        rows = DeltaTable(path).to_pyarrow_table(columns=["__topic", "__partition", "__offset"]).to_pylist()
+        found += [(r["__topic"], r["__partition"], r["__offset"]) for r in rows]
+    return found
+
+
+def check(project: Project) -> None:
+    """The lake equals the source, and holds every record once."""
+    project.ok("sink", "run", "--until-caught-up")
+    report = project.verify()
+    assert report["ok"], report
+    coordinates = landed(project)
+    assert len(coordinates) == len(set(coordinates))
+    in_kafka = project.coordinates_in_kafka()
+    newest = {(t, p): o for t, p, o in sorted(coordinates)}
+    assert {c for c in in_kafka if c[2] <= newest.get(c[:2], -1)} == set(coordinates)
+
+
+@pytest.fixture
+def shop(project: Project) -> Project:
+    """A project with a small retail database behind a running connector."""
+    create_schema(project.dsn)
+    load(project.dsn, Size.for_rows(2000))
+    project.register()
+    return project
+
+
+def test_a_sink_killed_ten_times_loses_and_repeats_nothing(shop: Project) -> None:
+    rng = random.Random(7)
+    workload = Workload(shop.dsn, rate=60)
+    workload.start()
+    try:
+        for _ in range(10):
+            sink = shop.start("sink", "run", env={"CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
+            before = len(landed(shop)) if (shop.folder / "lake").exists() else 0
+            wait_for(lambda n=before: len(landed(shop)) > n, "the sink to land more", seconds=60)
+            time.sleep(rng.random())  # not a wait: the moment of the kill must be any moment
+            sink.send_signal(signal.SIGKILL)
+            sink.wait()
+    finally:
+        workload.stop()
+    check(shop)
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_a_sink_killed_at_a_named_point_goes_on_where_the_lake_is(shop: Project, point: str) -> None:
+    workload = Workload(shop.dsn, rate=40)
+    workload.start()
+    try:
+        sink = shop.start("sink", "run", env={"CDC_LAKE_CRASH_AT": point, "CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
+        assert sink.wait(timeout=60) == -signal.SIGKILL
+    finally:
+        workload.stop()
+    check(shop)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_finishes_and_commits_what_is_buffered(shop: Project, number: signal.Signals, code: int) -> None:
+    shop.ok("sink", "run", "--until-caught-up")
+    before = len(landed(shop))
+    sink = shop.start("sink", "run", env={"CDC_LAKE__SINK__FLUSH_SECONDS": "3600"})
+    workload = Workload(shop.dsn, rate=20)
+    workload.start()
+    try:
+        wait_for(lambda: len(shop.coordinates_in_kafka()) > before + 100, "changes in Kafka")
+        wait_for(lambda: " lag " in shop.log(), "the sink to read", seconds=30)
+    finally:
+        workload.stop()
+    sink.send_signal(number)
+    assert sink.wait(timeout=30) == code
+    assert len(landed(shop)) > before
+    check(shop)
