@@ -143,7 +143,8 @@ class Postgres(Part):
                 **process.as_account(account),
             )
         if done.returncode != 0:
-            shutil.rmtree(data, ignore_errors=True)
+            for folder in self.wipe():
+                shutil.rmtree(folder, ignore_errors=True)
             raise CdcLakeError(
                 "PostgreSQL's data folder could not be created.",
                 why=(done.stderr or done.stdout).strip()[-600:],
@@ -197,19 +198,22 @@ def programs(account: process.Account | None) -> Path:
     packaged = _packaged()
     if account is None or _can_run(packaged / "postgres", account):
         return packaged
-    body = packaged.parent
-    stamp = hashlib.sha256(f"{body}{(packaged / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    package = packaged.parent.parent
+    stamp = hashlib.sha256(f"{package}{(packaged / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
     copy = SHARED_TMP / f"cdc-lake-postgresql-{versions.POSTGRES}-{stamp}"
     if not copy.exists():
         part = Path(tempfile.mkdtemp(dir=SHARED_TMP, prefix=".cdc-lake-"))
-        shutil.copytree(body, part, dirs_exist_ok=True, symlinks=True)
+        # The programs look for their libraries in the folder beside the package.
+        for body in (packaged.parent, package.with_name(f"{package.name}.libs")):
+            if body.exists():
+                shutil.copytree(body, part / body.relative_to(package.parent), symlinks=True)
         part.chmod(0o755)
         try:
             part.rename(copy)
         except OSError:  # another copy of the project was quicker
             shutil.rmtree(part, ignore_errors=True)
     _own(copy)
-    return copy / "bin"
+    return copy / packaged.relative_to(package.parent)
 
 
 def _packaged() -> Path:

