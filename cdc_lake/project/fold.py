@@ -30,6 +30,8 @@ from cdc_lake.sqltext import ident
 
 _BATCH_ROWS = 50_000
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+# delta-rs 1.6 panics when it keeps statistics of a DATE 'infinity' or of years past 262142, both legal in PostgreSQL.
+_NO_STATISTICS: Any = {"delta.dataSkippingNumIndexedCols": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ def _write(
         rows,
         mode="overwrite" if handle is not None else "error",
         schema_mode="overwrite" if handle is not None else None,
+        configuration=_NO_STATISTICS if handle is None else None,
         storage_options=options,
         writer_properties=_WRITER,
         commit_properties=CommitProperties(app_transactions=checkpoint.transactions()),
