@@ -23,7 +23,7 @@ connector = typer.Typer(no_args_is_help=True, help="Capture a source: connectors
 _File = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[FILE]", help="The connector's JSON file [default: the configured source's].", show_default=False
+        metavar="FILE", help="The connector's JSON file [default: the configured source's].", show_default=False
     ),
 ]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The connector's name.", show_default=False)]
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector plugins · cdc-lake connector plugins --json")
 def plugins() -> None:
-    """List the connector plugins of the Connect worker with their versions."""
+    """List the connector plugins of the worker."""
     with _client() as client:
         found = client.plugins()
     output.result(found, ["class", "type", "version"], found)
@@ -44,7 +44,10 @@ def plugins() -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector validate connectors/pos.json · cdc-lake connector validate")
 def validate(file: _File = None) -> None:
-    """Check a connector file against the source and let Connect check it; changes nothing. Exit code 3: problems."""
+    """Check a connector file; change nothing.
+
+    The source is looked at and Connect checks every setting. Exit code 3: problems.
+    """
     from cdc_lake.capture.register import validate as check
 
     path = file or _default_file()
@@ -71,7 +74,10 @@ def register_command(
     ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait until changes are read.")] = 60,
 ) -> None:
-    """Prepare the source, submit the connector, wait until it reads changes. Registering twice changes nothing."""
+    """Prepare the source and start capturing it.
+
+    Submits the connector and waits until it reads changes. Registering twice changes nothing.
+    """
     from cdc_lake.capture.register import register as register_connector
     from cdc_lake.capture.register import rehearse
 
@@ -89,7 +95,7 @@ def register_command(
 
 @connector.command("list", epilog="Examples: cdc-lake connector list · cdc-lake connector list --json")
 def list_command() -> None:
-    """List all connectors with their states."""
+    """List all connectors and their states."""
     with _client() as client:
         found = client.connectors()
     rows = [
@@ -108,7 +114,10 @@ def list_command() -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector status pos · cdc-lake connector status pos --json")
 def status(name: _Name) -> None:
-    """Show a connector, its tasks and its replication slot; of trouble the reason and the next step (exit code 3)."""
+    """Show whether a connector really reads.
+
+    Its tasks and its replication slot; of trouble the reason and the next step (exit code 3).
+    """
     from cdc_lake.capture.failures import redact
     from cdc_lake.capture.health import health
 
@@ -137,7 +146,10 @@ def status(name: _Name) -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector pause pos · cdc-lake connector resume pos")
 def pause(name: _Name) -> None:
-    """Pause a connector: changes wait in PostgreSQL, which keeps its WAL meanwhile."""
+    """Pause a connector.
+
+    Changes wait in PostgreSQL, which keeps its change log meanwhile.
+    """
     with _client() as client:
         client.pause(name)
         _reached(client, name, "PAUSED")
@@ -145,7 +157,7 @@ def pause(name: _Name) -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector resume pos")
 def resume(name: _Name) -> None:
-    """Let a paused or stopped connector go on where it was."""
+    """Let a paused or stopped connector go on."""
     with _client() as client:
         running = _file_of(client, name)
         client.resume(name)
@@ -154,7 +166,10 @@ def resume(name: _Name) -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector stop pos · cdc-lake connector resume pos")
 def stop(name: _Name) -> None:
-    """Stop a connector: its tasks end; configuration, offsets and slot stay."""
+    """Stop a connector; its offsets stay.
+
+    Its tasks end; configuration, offsets and replication slot stay.
+    """
     with _client() as client:
         client.stop(name)
         _reached(client, name, "STOPPED")
@@ -162,7 +177,10 @@ def stop(name: _Name) -> None:
 
 @connector.command(epilog="Examples: cdc-lake connector restart pos")
 def restart(name: _Name) -> None:
-    """Restart a connector and its tasks, also failed ones."""
+    """Restart a connector and its tasks.
+
+    Failed ones too; waits until changes are read.
+    """
     from cdc_lake.capture.preflight import read_slot
 
     with _client() as client:
@@ -180,7 +198,10 @@ def delete(
         bool, typer.Option("--drop-slot", help="Drop its replication slot too; the next registration reads all rows.")
     ] = False,
 ) -> None:
-    """Delete a connector; says what stays in the source, and the SQL that removes it."""
+    """Delete a connector.
+
+    Says what stays in the source, and the SQL that removes it.
+    """
     from cdc_lake.capture.remove import remove
 
     with _client() as client:
@@ -229,7 +250,10 @@ def snapshot(
         str, typer.Option("--type", help="incremental: beside the changes, needs a key; blocking: changes wait.")
     ] = "incremental",
 ) -> None:
-    """Ask a running connector to read all rows of tables again."""
+    """Ask for all rows of tables once more.
+
+    The connector must run; its changes go on being read.
+    """
     from cdc_lake.capture.signals import captured_tables, request_snapshot, snapshot_kind
 
     with _client() as client:
