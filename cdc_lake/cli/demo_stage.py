@@ -137,12 +137,14 @@ class Stage:
 
     def end(self, say: Callable[[str], None]) -> None:
         """Stop everything: trade and sink finish what they do, then the stack goes down. Data and logs stay."""
-        process.end(process.find(self._trade_mark), how=signal.SIGTERM, seconds=15)
-        process.end(self._sinks(), how=signal.SIGTERM, seconds=30)
-        if self._sink is not None:
-            self._sink.wait(timeout=10)
-            self._sink = None
-        self.stack.down(progress=say)
+        try:
+            process.end(process.find(self._trade_mark), how=signal.SIGTERM, seconds=15)
+            process.end(self._sinks(), how=signal.SIGTERM, seconds=30)
+            if self._sink is not None:
+                self._sink.wait(timeout=10)
+                self._sink = None
+        finally:
+            self.stack.down(progress=say)
 
     def _sinks(self) -> list[psutil.Process]:
         # A query of the user's on the same configuration carries the same mark.

@@ -52,7 +52,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 def run(folder: Path, *words: str) -> tuple[int, str, str]:
     demo = start(folder, *words)
-    out, err = demo.communicate(timeout=300)
+    out, err = demo.communicate(timeout=900)
     return demo.returncode, out, err
 
 
@@ -115,12 +115,25 @@ def test_ctrl_c_stops_all_that_was_started(project: Path) -> None:
     assert processes(project) == []
 
 
+def test_a_closed_terminal_stops_all_that_was_started(project: Path) -> None:
+    demo = start(project, "--rows", "1000")
+    wait_for_line(demo, "Kafka")
+    assert demo.stdout is not None
+    assert demo.stderr is not None
+    demo.stdout.close()
+    demo.stderr.close()
+    demo.send_signal(signal.SIGHUP)
+    demo.wait(timeout=120)
+    assert demo.returncode != 0
+    assert processes(project) == []
+
+
 def test_a_failure_stops_all_that_was_started_and_says_why(project: Path) -> None:
     demo = start(project, "--rows", "1000")
     wait_for_line(demo, "✓ Start the sink")
     (sink,) = [p for p in processes(project) if "sink" in p.cmdline()]
     sink.kill()
-    _, err = demo.communicate(timeout=300)
+    _, err = demo.communicate(timeout=900)
     assert demo.returncode == 1
     assert "sink has ended by itself" in err
     assert "Traceback" not in err

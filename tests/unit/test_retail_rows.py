@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cdc_lake.cli.demo import DEFAULT_ROWS
 from cdc_lake.local.retail import names
 from cdc_lake.local.retail.loader import TABLES
 from cdc_lake.local.retail.rows import Size, generate
@@ -44,7 +45,7 @@ def test_the_smallest_size_still_has_every_kind_of_row() -> None:
 
 
 def test_the_default_retailer_has_a_few_hundred_stores() -> None:
-    assert 200 <= Size.for_rows(50_000).stores <= 400
+    assert 200 <= Size.for_rows(DEFAULT_ROWS).stores <= 400
 
 
 def test_lines_and_payments_add_up_to_the_orders_total() -> None:

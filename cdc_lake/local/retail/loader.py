@@ -15,7 +15,6 @@ from cdc_lake.sqltext import ident
 
 # Parents before children: foreign keys hold while loading.
 TABLES = ("stores", "products", "customers", "inventory", "orders", "order_lines", "payments")
-DEFAULT_ROWS = 50_000
 _IDENTITIES = {
     "stores": "store_id",
     "products": "product_id",

@@ -46,7 +46,7 @@ class Size:
     @classmethod
     def for_rows(cls, rows: int) -> Size:
         """A retailer with about `rows` rows in all tables together (at least some 200)."""
-        stores = min(max(rows // 200, 4), 400)
+        stores = min(max(rows // 120, 4), 400)
         products = min(max(rows // 40, 24), 12_000)
         customers = max(rows // 12, 20)
         inventory = min(stores * products, max(rows * 2 // 5, stores * 8))
