@@ -23,6 +23,7 @@ lint: env ## style and strict types
 	@$(PYTHON_IN) -m ruff check .
 	@$(PYTHON_IN) -m ruff format --check .
 	@$(PYTHON_IN) -m mypy
+	@$(PYTHON_IN) -m mypy scripts deploy/compose
 
 soak: env ## the tests that take minutes each
 	@$(PYTHON_IN) -m pytest -q -m slow

@@ -24,7 +24,7 @@ def main() -> None:
         if "--check" in sys.argv:
             sys.exit(not filled)
         if not filled:
-            rows = int(os.environ.get("SHOP_ROWS", loader.DEFAULT_ROWS))
+            rows = int(os.environ.get("SHOP_ROWS", "50000"))
             loader.load(dsn, Size.for_rows(rows), progress=lambda table: print(f"Loading {table} …", flush=True))
     except CdcLakeError as error:
         sys.exit(f"Error: {error.message}\n  why:  {error.why}\n  next: {error.next}")
