@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cdc_lake.project.base import Base
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.tail import Tail, placed
+from cdc_lake.project.types import Column
 from cdc_lake.sqltext import literal
 
 _COLUMNS = (
@@ -20,7 +21,9 @@ _COLUMNS = (
     "__schema_id AS sid",
     "__before IS NULL AS bare",
 )
-_LATER = "(pos_tx, pos_order, off)"
+_WHOLE_NUMBERS = ("SMALLINT", "INTEGER", "BIGINT")
+# Log rows that concern a key.
+_ROWS = "__key IS NOT NULL AND __op <> 't'"
 # A position as one number, for aggregates that take the value at the greatest position.
 RANK = f"pos_tx::HUGEINT * {1 << 63} + pos_order"
 
@@ -82,36 +85,79 @@ def keyed_sql(view: View) -> str:
     """A query of all rows with their values as c0, c1, …, their key `k` and `unknown`, the names of unknown columns."""
     if view.tail.facts.empty:
         return base_select(view, "true")
-    steps = [view.truncated] if view.tail.facts.truncates else []
-    steps.append(f"winners AS MATERIALIZED ({_winners(view)})")
-    seen = "NOT EXISTS (SELECT 1 FROM winners w WHERE w.k = " + (view.base.key if view.base else "''") + ")"
-    if view.settled and view.base:
-        seen += f" AND NOT EXISTS (SELECT 1 FROM {view.settled} s WHERE s.k = {view.base.key})"
     values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
-    none = "[]::VARCHAR[] AS unknown"
-    parts = [base_select(view, f"{view.base_condition} AND {seen}")]
-    whole = "op <> 'd'"
-    if view.shapes.toastable and view.tail.facts.updates:
-        whole += " AND NOT partial"
-        steps += _partial_steps(view)
-        parts.append(_partial_select(view))
-    live = view.shapes.decoded(f"(SELECT * FROM winners WHERE {whole})", "img", "sid", ["k"])
-    parts.append(f"SELECT {values}, k, {none} FROM ({live})")
+    parts = [base_select(view, _untouched(view)), f"SELECT {values}, k, unknown FROM ({_tail_rows(view, values)})"]
     if view.settled:
         parts.append(f"SELECT {values}, k, unknown FROM {view.settled} WHERE alive")
-    return f"WITH {', '.join(steps)} {' UNION ALL '.join(parts)}"
+    steps = f"WITH {view.truncated} " if view.tail.facts.truncates else ""
+    return steps + " UNION ALL ".join(parts)
+
+
+def _untouched(view: View) -> str:
+    """The condition for base rows `b` whose key the tail does not touch.
+
+    The keys are read apart from the images, not from one shared step: DuckDB reads every column of a relation whose
+    rows are only counted when a shared step stands above it.
+    """
+    if view.base is None:
+        return "true"
+    keys = placed(view.tail, view.ends, view.cut, _key_columns(view), where=_ROWS)
+    settled = f" AND NOT EXISTS (SELECT 1 FROM {view.settled} s WHERE s.k = {view.base.key})" if view.settled else ""
+    return f"{view.base_condition} AND NOT EXISTS (SELECT 1 FROM ({keys}) w WHERE {_same_key(view)}){settled}"
+
+
+def _key_columns(view: View) -> list[str]:
+    """The key of a log row: whole numbers n0, n1, … where they can be had, else its text `k`."""
+    numbers = [
+        f"CAST(json_extract_string(__key, {literal('/' + _pointer(c.name))}) AS {c.lake_type}) AS n{i}"
+        for i, c in enumerate(_whole_keys(view))
+    ]
+    return numbers or ["__key AS k"]
+
+
+def _tail_rows(view: View, values: str) -> str:
+    """Rows of the keys the tail touches, except those that were settled one by one."""
+    none = "[]::VARCHAR[] AS unknown"
+    if not (view.shapes.toastable and view.tail.facts.updates):
+        live = view.shapes.decoded(f"(SELECT * FROM ({_winners(view)}) WHERE op <> 'd')", "img", "sid", ["k"])
+        return f"SELECT {values}, k, {none} FROM ({live})"
+    steps = [f"winners AS MATERIALIZED ({_winners(view)})", *_partial_steps(view)]
+    live = view.shapes.decoded("(SELECT * FROM winners WHERE op <> 'd' AND NOT partial)", "img", "sid", ["k"])
+    return f"""WITH {", ".join(steps)} SELECT {values}, k, {none} FROM ({live})
+        UNION ALL SELECT {values}, k, unknown FROM ({_partial_select(view)})"""
+
+
+def _whole_keys(view: View) -> list[Column]:
+    """The key's columns when all are whole numbers and in the base: they compare much faster than the key's text."""
+    columns = view.shapes.target.key_columns
+    held = view.base.columns[:-2] if view.base is not None else ()
+    whole = all(c.lake_type in _WHOLE_NUMBERS and c.name in held for c in columns)
+    return list(columns) if whole else []
+
+
+def _same_key(view: View) -> str:
+    """The condition that a base row `b` has the key of a winner `w`."""
+    if view.base is None:
+        return "true"
+    numbers = [f"w.n{i} = {view.base.value(c)}" for i, c in enumerate(_whole_keys(view))]
+    return " AND ".join(numbers) or f"w.k = {view.base.key}"
 
 
 def _winners(view: View) -> str:
-    where = "__key IS NOT NULL AND __op <> 't'"
+    """The last event of each key in the tail."""
+    where = _ROWS
     if view.settled:
         where += f" AND __key NOT IN (SELECT k FROM {view.settled})"
     partial = "false"
     if view.shapes.toastable and view.tail.facts.updates:
         partial = f"op = 'u' AND bare AND {view.shapes.may_hold_mark('img')}"
     rows = view.after_truncate(f"({view.placed(where)})")
-    return f"""SELECT *, {partial} AS partial FROM {rows} AS p
-        QUALIFY row_number() OVER (PARTITION BY k ORDER BY pos_tx DESC, pos_order DESC, off DESC) = 1"""
+    last = ", ".join(f"arg_max_null({c}, {RANK}) AS {c}" for c in ("op", "img", "sid", "bare"))
+    return f"SELECT *, {partial} AS partial FROM (SELECT k, {last} FROM {rows} AS p GROUP BY k)"
+
+
+def _pointer(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _partial_steps(view: View) -> list[str]:
