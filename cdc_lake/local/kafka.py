@@ -139,7 +139,9 @@ def _unfenced(port: int) -> bool:
 
     client = None
     try:
-        client = KafkaAdminClient(bootstrap_servers=f"{ports.HOST}:{port}", request_timeout_ms=5000)
+        client = KafkaAdminClient(
+            bootstrap_servers=f"{ports.HOST}:{port}", request_timeout_ms=3000, bootstrap_timeout_ms=3000
+        )
         return bool(client.describe_cluster()["brokers"])
     except (KafkaError, OSError):
         return False
