@@ -1,0 +1,122 @@
+"""`cdc-lake verify` against the real source: it is silent when all is equal, and names what is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from deltalake import DeltaTable
+
+from cdc_lake.events import TableId
+from cdc_lake.land import layout
+from tests.integration.conftest import Database, RunningStack
+from tests.projects import Project, make_project
+
+SCHEMA = """
+CREATE TABLE goods (id int PRIMARY KEY, name text, price numeric(8,2), tags text[], added timestamptz DEFAULT now());
+CREATE TABLE visits (who text, page text);
+ALTER TABLE visits REPLICA IDENTITY FULL;
+INSERT INTO goods SELECT i, 'good ' || i, i * 1.10, ARRAY['a', NULL, 'b' || i] FROM generate_series(1, 50) i;
+INSERT INTO visits SELECT 'w' || i % 3, 'p' || i % 5 FROM generate_series(1, 40) i;
+"""
+
+
+@pytest.fixture
+def project(stack: RunningStack, database: Database, tmp_path: Path) -> Iterator[Project]:
+    """Two captured tables, one without a key, all landed."""
+    database.execute(*[s for s in SCHEMA.split(";") if s.strip()])
+    with make_project(tmp_path / "project", database.dsn, stack.bootstrap, stack.connect_url) as made:
+        made.register()
+        made.ok("sink", "run", "--until-caught-up")
+        yield made
+
+
+def _change(project: Project, *statements: str) -> None:
+    with psycopg.connect(project.dsn, autocommit=True) as con:
+        for statement in statements:
+            con.execute(statement.encode())
+
+
+def test_equal_sides_have_no_differences_before_and_after_a_fold(project: Project) -> None:
+    done = project.run("--json", "verify")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert report["ok"]
+    assert {t["table"]: (t["rows_source"], t["rows_lake"]) for t in report["tables"]} == {
+        "public.goods": (50, 50),
+        "public.visits": (40, 40),
+    }
+    project.ok("fold")
+    _change(
+        project,
+        "UPDATE goods SET price = price + 1 WHERE id % 2 = 0",
+        "DELETE FROM goods WHERE id < 5",
+        "UPDATE visits SET page = 'home' WHERE who = 'w1'",
+        "DELETE FROM visits WHERE ctid IN (SELECT ctid FROM visits WHERE who = 'w2' LIMIT 3)",
+    )
+    project.ok("sink", "run", "--until-caught-up")
+    assert project.run("verify").returncode == 0
+    project.ok("fold")
+    assert project.run("verify").returncode == 0
+
+
+def test_a_row_changed_by_hand_in_the_lake_is_found_with_key_and_column(project: Project) -> None:
+    project.ok("fold")
+    path = layout.current_path(str(project.folder / "lake"), project.name, TableId("public", "goods"))
+    DeltaTable(path).update(predicate="id = 7", updates={"name": "'forged'"})
+    DeltaTable(path).delete("id = 8")
+    done = project.run("--json", "verify", "goods", "--wait", "1")
+    assert done.returncode == 3
+    (table,) = json.loads(done.stdout)["tables"]
+    assert (table["missing"], table["extra"], table["different"]) == (1, 0, 1)
+    by_kind = {e["kind"]: e for e in table["examples"]}
+    assert by_kind["different"]["key"] == {"id": "7"}
+    assert by_kind["different"]["columns"] == {"name": {"source": "good 7", "lake": "forged"}}
+    assert by_kind["missing"]["key"] == {"id": "8"}
+
+
+def test_a_row_changed_behind_the_connector_in_the_source_is_found(project: Project) -> None:
+    _change(
+        project,
+        f'ALTER PUBLICATION "{project.name}" DROP TABLE goods',
+        "UPDATE goods SET price = 0.01 WHERE id = 3",
+        "DELETE FROM goods WHERE id = 4",
+        f'ALTER PUBLICATION "{project.name}" ADD TABLE goods',
+    )
+    done = project.run("--json", "verify", "--wait", "1")
+    assert done.returncode == 3
+    table = next(t for t in json.loads(done.stdout)["tables"] if t["table"] == "public.goods")
+    assert (table["missing"], table["extra"], table["different"]) == (0, 1, 1)
+    words = project.run("verify", "--wait", "1")
+    assert "public.goods id=3: different" in words.stderr
+    assert "price: source '0.01', lake '3.30'" in words.stderr
+
+
+def test_a_bag_counts_equal_rows(project: Project) -> None:
+    _change(
+        project,
+        f'ALTER PUBLICATION "{project.name}" DROP TABLE visits',
+        "INSERT INTO visits SELECT * FROM visits LIMIT 2",
+        f'ALTER PUBLICATION "{project.name}" ADD TABLE visits',
+    )
+    done = project.run("--json", "verify", "visits", "--wait", "1")
+    (table,) = json.loads(done.stdout)["tables"]
+    assert (done.returncode, table["missing"], table["extra"]) == (3, 2, 0)
+
+
+def test_a_misspelt_table_gets_the_near_one(project: Project) -> None:
+    done = project.run("--json", "verify", "goodz")
+    assert done.returncode == 2
+    assert 'Did you mean "public.goods"?' in json.loads(done.stdout)["error"]["why"]
+
+
+def test_a_source_that_is_away_is_named_without_its_password(project: Project) -> None:
+    config = project.folder / "cdc-lake.yaml"
+    config.write_text(config.read_text().replace(project.dsn, "postgresql://postgres:hunter2@127.0.0.1:9/x"))
+    done = project.run("verify")
+    assert done.returncode == 1
+    assert "127.0.0.1:9" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
