@@ -1,0 +1,33 @@
+"""`sql`: an interactive shell over the lake."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cdc_lake.cli import output
+
+_EXAMPLES = "Examples:  cdc-lake sql   ·   cdc-lake sql < questions.sql"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EXAMPLES)(sql)
+
+
+def sql() -> None:
+    """Ask the lake interactively: history, completion, several lines until `;`, and `\\?` for help.
+
+    From a file or a pipe the statements run one after the other, and the first error ends it.
+    """
+    from cdc_lake.cli.shell import Shell
+
+    shell = Shell(output.settings())
+    try:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            shell.interact()
+        else:
+            shell.run_script(sys.stdin.read())
+    finally:
+        shell.close()
