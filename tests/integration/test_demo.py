@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
+from cdc_lake.cli.demo_stage import Stage
 from cdc_lake.cli.demo_story import ask_lake, ask_source, question
-from cdc_lake.config import load_config
+from cdc_lake.config import STATE_FOLDER, load_config
 from cdc_lake.local.retail.loader import TABLES
 
 pytestmark = pytest.mark.stack
@@ -25,13 +26,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "retail"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder with a space in its name; whatever runs for it at the end is killed."""
+    """An empty folder with a space in its name; whatever is left of its demo at the end is stopped and deleted."""
     folder = tmp_path / "my shop"
     folder.mkdir()
     yield folder
-    for process in processes(folder):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    Stage(folder / STATE_FOLDER / "demo").clear(lambda line: None)
 
 
 def processes(folder: Path) -> list[psutil.Process]:
@@ -82,7 +81,7 @@ def test_the_demo_proves_what_it_says_and_a_kept_one_answers_until_it_is_stopped
     assert told["deleted"]["events_in_changes"][-1]["op"] == "d"
     assert len(told["steps"]) > 8
 
-    config = load_config(project / ".cdc-lake" / "demo" / "cdc-lake.yaml", environ={})
+    config = load_config(project / STATE_FOLDER / "demo" / "cdc-lake.yaml", environ={})
     dsn = config.dsn(config.all_sources[0])
     background = [p for p in processes(project) if "cdc_lake.local.retail.workload" in p.cmdline()]
     assert len(background) == 1
