@@ -1,7 +1,5 @@
 """Throughput of `sink run --until-caught-up` on real Debezium events, beside what users would write, in one run.
 
-    python benchmarks/throughput.py [--rows 1000000] [--project FOLDER]
-
 For plain JSON and for JSON with inline schema it prints, in events per second: raw consumption without decoding with
 both clients, the naive loop (kafka-python, json.loads, write_deltalake per 10,000), and the sink with both clients,
 with its peak resident memory. The events are a table's initial snapshot and a tenth of it updated, by the real
@@ -10,7 +8,6 @@ connector. All of it is on one machine: read the ratios, not the rates.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -31,6 +28,7 @@ from deltalake import write_deltalake
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from benchmarks.report import say, wait
 from cdc_lake.capture.connect import ConnectClient
 from cdc_lake.local.stack import Stack
 
@@ -43,22 +41,12 @@ FILL = """INSERT INTO sales SELECT i, i %% 400, 'SKU-' || lpad((i %% 5000)::text
 Row = dict[str, Any]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--project", type=Path, help="use the running stack of this project folder")
-    options = parser.parse_args()
-    folder = options.project or Path(tempfile.mkdtemp(prefix="cdc-lake-bench-"))
-    stack = Stack(folder / ".cdc-lake")
-    ends = stack.up(say)
+def run(ends: Any, _stack: Stack, rows: int) -> None:
     name = f"bench{uuid.uuid4().hex[:8]}"
     try:
-        results = measure(ends, name, options.rows)
+        results = measure(ends, name, rows)
     finally:
         remove(ends, name)
-        if not options.project:
-            stack.down(wipe=True)
-            shutil.rmtree(folder, ignore_errors=True)
     show(results)
 
 
@@ -123,15 +111,6 @@ def capture(ends: Any, dsn: str, prefix: str, *, inline: bool, rows: int) -> Non
 
 def form_name(inline: bool) -> str:
     return "inline" if inline else "plain"
-
-
-def wait(done: Callable[[], bool], what: str, seconds: float = 900) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{what}: not there after {seconds:.0f} s")
-        time.sleep(0.5)
-    say(f"{what} is in Kafka")
 
 
 def end_offset(bootstrap: str, topic: str) -> int:
@@ -282,11 +261,3 @@ def show(results: list[Row]) -> None:
                 f"  {r['what']:12} {r['client']:13} {r['per_second']:>10,.0f}/s  {of_raw:5.2f} x raw  "
                 f"{of_naive:5.1f} x naive{memory}"
             )
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,37 @@
+"""All figures of one machine in one run: `make bench`, or `python -m benchmarks [throughput|freshness|start] …`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from benchmarks import freshness, start, throughput
+from benchmarks.report import machine, say
+from cdc_lake.local.stack import Stack
+
+FIGURES = {"start": start.run, "freshness": freshness.run, "throughput": throughput.run}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], help="which; all when none is named")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="events of the throughput figures")
+    parser.add_argument("--project", type=Path, help="use the running stack of this project folder")
+    options = parser.parse_args()
+    print(machine())
+    folder = options.project or Path(tempfile.mkdtemp(prefix="cdc-lake-bench-"))
+    stack = Stack(folder / ".cdc-lake")
+    ends = stack.up(say)
+    try:
+        for name in options.figures or FIGURES:
+            FIGURES[name](ends, stack, options.rows)
+    finally:
+        if not options.project:
+            stack.down(wipe=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""From COMMIT in PostgreSQL to the end of the first query that sees the order, at 500 transactions per second.
+
+The workload, the stack, the sink and the asking readers share the machine. `flush_seconds` is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import cdc_lake
+from benchmarks.report import say, wait
+from cdc_lake.cli.sink_runner import build_sink
+from cdc_lake.config import load_config
+from cdc_lake.local.retail.freshness import Watch
+from cdc_lake.local.retail.loader import create_schema, load
+from cdc_lake.local.retail.rows import Size
+from cdc_lake.local.retail.workload import Workload
+from cdc_lake.local.stack import Stack
+
+ROOT = Path(__file__).parents[1]
+RATE = 500
+SECONDS = 30
+
+
+def run(ends: Any, _stack: Stack, _rows: int) -> None:
+    name = f"fresh{uuid.uuid4().hex[:8]}"
+    folder = Path(tempfile.mkdtemp(prefix="cdc-lake-fresh-"))
+    with psycopg.connect(ends.dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+    dsn = ends.dsn.rsplit("/", 1)[0] + f"/{name}"
+    create_schema(dsn)
+    load(dsn, Size.for_rows(20_000))
+    config = _project(folder, name, dsn, ends)
+    command = [sys.executable, "-m", "cdc_lake", "--config", str(config)]
+    subprocess.run([*command, "-q", "connector", "register", f"connectors/{name}.json"], cwd=folder, check=True)
+    build_sink(load_config(config), load_config(config).all_sources[0]).run(until_caught_up=True)
+    subprocess.run([*command, "-q", "fold"], check=True)
+    sink = subprocess.Popen([*command, "-q", "sink", "run"])
+    try:
+        _measure(config, dsn)
+    finally:
+        sink.send_signal(signal.SIGTERM)
+        sink.wait()
+        subprocess.run([*command, "-q", "connector", "delete", name, "--drop-slot"], check=True)
+        with psycopg.connect(ends.dsn, autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _project(folder: Path, name: str, dsn: str, ends: Any) -> Path:
+    connector = json.loads((ROOT / "connectors" / "pos.json").read_text())
+    connector["name"] = name
+    connector["config"] |= {"topic.prefix": name, "slot.name": name, "publication.name": name}
+    (folder / "connectors").mkdir()
+    (folder / "connectors" / f"{name}.json").write_text(json.dumps(connector))
+    file = folder / "cdc-lake.yaml"
+    file.write_text(
+        f"source: {{name: {name}, connector: connectors/{name}.json, dsn: '{dsn}'}}\n"
+        f"kafka: {{bootstrap: '{ends.bootstrap}'}}\nconnect: {{url: '{ends.connect_url}'}}\n"
+        "sink: {flush_seconds: 1}\n"
+    )
+    return file
+
+
+def _measure(config: Path, dsn: str) -> None:
+    settings = load_config(config)
+
+    def visible(orders: Collection[int]) -> Collection[int]:
+        con = cdc_lake.connect(settings)
+        try:
+            listed = ", ".join(str(o) for o in orders)
+            return [r[0] for r in con.execute(f"SELECT order_id FROM orders WHERE order_id IN ({listed})").fetchall()]
+        finally:
+            con.close()
+
+    watch = Watch(visible)
+    workload = Workload(dsn, rate=RATE, workers=4, on_commit=watch.committed)
+    workload.start()
+    try:
+        wait(lambda: workload.stats().transactions > RATE, "the workload trades", 60)
+        found = watch.observe(SECONDS)
+    finally:
+        stats = workload.stop()
+    print(
+        f"freshness at {stats.transactions / stats.seconds:,.0f} transactions/s, flush_seconds 1: "
+        f"p50 {found.p50:.2f} s, p95 {found.p95:.2f} s, "
+        f"worst {found.worst:.2f} s, {found.samples:,} orders, {found.missing} missing"
+    )
+    say("freshness is measured to the end of the reader's query, its opening of a session included")
