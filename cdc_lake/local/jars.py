@@ -283,7 +283,8 @@ def _stamp(file: Path) -> list[int] | None:
 
 def _repository_away(jar: Jar, base: str, error: OSError) -> UnavailableError:
     shown = without_password(base)
-    reason = (str(error) or type(error).__name__).replace(base, shown)
+    cause = getattr(error.args[0] if error.args else None, "reason", error)  # the client wraps it in its own words
+    reason = (str(cause) or type(cause).__name__).replace(base, shown)
     return UnavailableError(
         f"{jar.name} could not be fetched.",
         why=f"{shown} does not give it: {reason}",

@@ -136,7 +136,7 @@ class Stack:
             # A worker keeps the broker's old address for ever.
             self._stop(self.parts["connect"], progress)
             missing.append(self.parts["connect"])
-        run = _Run(missing)
+        run = _Run()
         try:
             with concurrent.futures.ThreadPoolExecutor(max_workers=len(missing)) as pool, run.cancelling():
                 run.wait([pool.submit(self._start, part, run, progress) for part in missing])
@@ -192,7 +192,8 @@ class Stack:
 
     def _start(self, part: Part, run: _Run, progress: Progress) -> None:
         if part.name in JAVA_PARTS:
-            with run.jars:
+            with run.jars, run.cancelling():  # both need them: one fetches, and its failure is the other's too
+                run.check()
                 self._jars.ensure(progress, run.cancelled)
         watch = Stopwatch()
         progress(f"{part.title}: starting")
@@ -285,8 +286,7 @@ class Stack:
 class _Run:
     """One call of `up`: what it started, and the word to stop."""
 
-    def __init__(self, parts: list[Part]) -> None:
-        self.parts = parts
+    def __init__(self) -> None:
         self.started: list[Part] = []
         self.cancelled = threading.Event()
         self.jars = threading.Lock()
@@ -310,5 +310,9 @@ class _Run:
         while pending:
             # With a timeout, so that Ctrl-C is seen at once.
             done, pending = concurrent.futures.wait(pending, 0.2, concurrent.futures.FIRST_EXCEPTION)
-            for start in done:
-                start.result()
+            failures = [e for e in (start.exception() for start in done) if e is not None]
+            for failure in failures:
+                if not isinstance(failure, process.Cancelled):  # that is only what a failure did to the others
+                    raise failure
+            if failures and not pending:
+                raise failures[0]

@@ -285,6 +285,30 @@ def test_a_data_folder_that_cannot_be_made_is_an_error_with_words(tmp_path: Path
     assert marked(broken) == []
 
 
+def test_a_repository_of_jars_that_is_away_is_said_once_and_nothing_stays_running(tmp_path: Path) -> None:
+    (tmp_path / "cdc-lake.yaml").touch()
+    elsewhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "CDC_LAKE_MAVEN_REPOSITORY": "http://127.0.0.1:9/maven2"}
+    done = subprocess.run(
+        command(tmp_path, "up", "--json"),
+        env={**os.environ, **elsewhere},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    stack = Stack(tmp_path / ".cdc-lake")
+    try:
+        assert done.returncode == 1
+        error = json.loads(done.stdout)["error"]
+        assert error["code"] == "repository_away"
+        assert "CDC_LAKE_MAVEN_REPOSITORY" in error["next"]
+        assert done.stderr.count("jars of Kafka, Connect and Debezium") == 1
+        assert marked(stack) == []
+        assert stack.state.parts() == {}
+    finally:
+        stack.down(wipe=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts PostgreSQL as another account")
 def test_programs_below_a_closed_home_are_reached_by_the_account_without_opening_the_home(tmp_path: Path) -> None:
     home = tmp_path / "closed"
