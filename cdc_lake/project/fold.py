@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, LakeError
@@ -83,10 +84,12 @@ def fold_source(
                 yield _timed(con, state, table)
 
 
-def _timed(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState) -> Folded:
+def _timed(
+    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False
+) -> Folded:
     begun = time.monotonic()
     try:
-        done = fold_table(con, state, table)
+        done = fold_table(con, state, table, replacing=replacing)
     except CdcLakeError as error:
         done = Folded(table.table, "failed", error=error)
     except duckdb.Error as error:
@@ -94,8 +97,20 @@ def _timed(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState
     return replace(done, seconds=time.monotonic() - begun)
 
 
-def fold_table(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState) -> Folded:
-    """Fold one table.
+def rebuild_table(
+    lake: Lake, source: str, captured: Callable[[TableId], bool], table: TableId, *, memory_mb: int = 1024
+) -> Folded:
+    """Fold one table from the start of its log and swap the result in; readers see the old one until then."""
+    with fold_connection(memory_mb) as con:
+        state = read_source(con, lake, source, captured, anew={table})
+        found = next(t for t in state.tables if t.table == table)
+        return _timed(con, state, found, replacing=True)
+
+
+def fold_table(
+    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False
+) -> Folded:
+    """Fold one table; `replacing` puts the result in place of whatever fold there is.
 
     1. Find what this fold takes: transactions up to the cut, and rows without one that nothing holds back.
     2. Open a fresh handle. Another checkpoint than the one we started from means that another fold was first.
@@ -114,17 +129,17 @@ def fold_table(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableS
         return Folded(table.table, "current", cut=cut)
     path = current_path(state.lake.root, state.source, table.table)
     handle = state.lake.open(path)
-    if read_checkpoint(handle, lows) != _known(table, lows):
+    if not replacing and read_checkpoint(handle, lows) != _known(table, lows):
         return Folded(table.table, "overtaken", cut=table.checkpoint.cut)
     query = _query(con, state, table, checkpoint)
     reach("fold:before-write")
     counted = _Counted()
     try:
         _write(state, path, handle, counted.reader(con, query), checkpoint)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (DeltaError, OSError, ValueError, RuntimeError) as error:
         stored = read_checkpoint(state.lake.open(path), lows)
         if stored != checkpoint:
-            if stored != _known(table, lows):
+            if not replacing and stored != _known(table, lows):
                 return Folded(table.table, "overtaken", cut=stored.cut)
             raise _explained(table.table, counted.error or error) from error
     reach("fold:after-commit")

@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import duckdb
 from deltalake import DeltaTable
 
-from cdc_lake.errors import CdcLakeError
+from cdc_lake.errors import CdcLakeError, LakeError
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import (
     current_path,
@@ -32,6 +33,8 @@ from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
 from cdc_lake.project.tail import Tail, count_rows, survey, without_place
+
+T = TypeVar("T")
 
 _THREADS = 8
 _SAMPLE = 200
@@ -89,35 +92,61 @@ def prepare(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def read_source(
-    con: duckdb.DuckDBPyConnection, lake: Lake, source: str, captured: Callable[[TableId], bool], *, number: int = 0
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    source: str,
+    captured: Callable[[TableId], bool],
+    *,
+    number: int = 0,
+    anew: Collection[TableId] = (),
 ) -> SourceState:
     """Read the state of `source`; `captured` says which tables the configuration lands.
+
+    Tables in `anew` are read from the start of their log, as if they had never been folded.
 
     1. Open the folds: what they hold must be covered by the logs that are opened later.
     2. Open the transactions, then the logs: rows of a transaction may be there before its END, not the reverse.
     3. Place the tails and find the cut.
     """
-    tables = list_tables(lake.root, source)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        bases = list(pool.map(lambda t: lake.open(current_path(lake.root, source, t)), tables))
-        transactions = _read_files(lake, transactions_path(lake.root, source))
-        logs = list(pool.map(lambda t: _read_files(lake, log_path(lake.root, source, t)), tables))
-        opened = zip(tables, logs, bases, strict=True)
-        states = list(pool.map(lambda o: _state(con, o[0], o[1], o[2]) if o[1] is not None else None, opened))
-    found = [s for s in states if s is not None]
-    facts = survey(con, [s.tail for s in found])
-    found = [replace(s, tail=replace(s.tail, facts=f)) for s, f in zip(found, facts, strict=True)]
-    after = min((s.checkpoint.cut for s in found if not s.tail.facts.empty), default=_greatest_cut(found))
+    states, transactions = _open_tables(con, lake, source, anew)
+    states = _surveyed(con, states)
+    sound = [s for s in states if s.error is None]
+    after = min((s.checkpoint.cut for s in sound if not s.tail.facts.empty), default=_greatest_cut(sound))
     ends, counts = f"{lake.own}.ends_{number}", f"{lake.own}.counts_{number}"
     load_ends(con, ends, transactions, after)
-    for tail in (s.tail for s in found if s.tail.facts.free and s.tail.facts.placed):
+    for tail in (s.tail for s in sound if s.tail.facts.free and s.tail.facts.placed):
         add_folded(con, ends, transactions, after, without_place(tail, ends))
-    floor = _greatest_cut(found)
-    landed = {str(s.table): s.tail for s in found if captured(s.table)}
+    floor = _greatest_cut(sound)
+    landed = {str(s.table): s.tail for s in sound if captured(s.table)}
     count_rows(con, counts, ends, list(landed.items()), floor)
     cut = find_cut(con, ends, counts, landed=landed, floor=floor, log=transactions)
-    shaped = _with_shapes(con, lake, source, found)
-    return SourceState(lake, source, tuple(shaped), transactions, ends, after, cut)
+    return SourceState(lake, source, tuple(_with_shapes(con, lake, source, states)), transactions, ends, after, cut)
+
+
+def _open_tables(
+    con: duckdb.DuckDBPyConnection, lake: Lake, source: str, anew: Collection[TableId]
+) -> tuple[list[TableState], LogFiles | None]:
+    """All tables that have a log, in the order that `read_source` asks for."""
+    tables = list_tables(lake.root, source)
+
+    def base(table: TableId) -> DeltaTable | None:
+        return None if table in anew else lake.open(current_path(lake.root, source, table))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        bases = list(pool.map(lambda t: _attempt(partial(base, t)), tables))
+        transactions = _read_files(lake, transactions_path(lake.root, source))
+        logs = list(pool.map(lambda t: _attempt(partial(_read_files, lake, log_path(lake.root, source, t))), tables))
+        opened = list(zip(tables, logs, bases, strict=True))
+        states = list(pool.map(lambda o: _state(con, o[0], o[1], o[2]), [o for o in opened if o[1] is not None]))
+    return states, transactions
+
+
+def _attempt(read: Callable[[], T]) -> T | CdcLakeError:
+    """A table that cannot be read does not keep others from being read."""
+    try:
+        return read()
+    except CdcLakeError as error:
+        return error
 
 
 def _read_files(lake: Lake, path: str) -> LogFiles | None:
@@ -125,10 +154,48 @@ def _read_files(lake: Lake, path: str) -> LogFiles | None:
     return read_files(local_path(path), table) if table is not None else None
 
 
-def _state(con: duckdb.DuckDBPyConnection, table: TableId, log: LogFiles, base: DeltaTable | None) -> TableState:
-    checkpoint = read_checkpoint(base, _partitions(con, log)) if base is not None else Checkpoint()
+def _state(
+    con: duckdb.DuckDBPyConnection,
+    table: TableId,
+    log: LogFiles | CdcLakeError | None,
+    base: DeltaTable | CdcLakeError | None,
+) -> TableState:
+    for part in (log, base):
+        if isinstance(part, CdcLakeError):
+            return TableState(table, LogFiles(-1, ()), None, Checkpoint(), Tail(), error=part)
+    if not isinstance(log, LogFiles):
+        raise TypeError("a table without a log is no table of the lake")
+    if not isinstance(base, DeltaTable):
+        return TableState(table, log, None, Checkpoint(), Tail(tuple(log.paths)))
+    checkpoint = read_checkpoint(base, _partitions(con, log))
     tail = Tail(tuple(log.reaching(checkpoint.lows)), checkpoint.lows, checkpoint.cut)
-    return TableState(table, log, read_base(base) if base is not None else None, checkpoint, tail)
+    return TableState(table, log, read_base(base), checkpoint, tail)
+
+
+def _surveyed(con: duckdb.DuckDBPyConnection, states: list[TableState]) -> list[TableState]:
+    """With the facts of each tail; where a file cannot be read, with the error in their place."""
+    try:
+        facts = survey(con, [s.tail for s in states])
+    except duckdb.Error:
+        return [_surveyed_alone(con, s) for s in states]
+    return [replace(s, tail=replace(s.tail, facts=f)) for s, f in zip(states, facts, strict=True)]
+
+
+def _surveyed_alone(con: duckdb.DuckDBPyConnection, state: TableState) -> TableState:
+    try:
+        return replace(state, tail=replace(state.tail, facts=survey(con, [state.tail])[0]))
+    except duckdb.Error as error:
+        return replace(state, error=unreadable(state.table, error))
+
+
+def unreadable(table: TableId, error: Exception) -> LakeError:
+    """A data file of a table is missing or damaged."""
+    return LakeError(
+        f"{table} cannot be read: a data file of it is missing or damaged.",
+        why=str(error).strip().splitlines()[0],
+        next=f"put the file back; if it belongs to the read model: cdc-lake rebuild {table}",
+        code="file_unreadable",
+    )
 
 
 def _partitions(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str, int]]:
@@ -155,6 +222,9 @@ def _with_shapes(
     recorded = _read_schemas(con, lake, source)
     shaped = []
     for state in states:
+        if state.error is not None:
+            shaped.append(state)
+            continue
         try:
             rows = recorded.get(state.table, [])
             newest = _newest_schema(con, state.log)
@@ -162,6 +232,8 @@ def _with_shapes(
             shaped.append(replace(state, shapes=shapes))
         except CdcLakeError as error:
             shaped.append(replace(state, error=error))
+        except duckdb.Error as error:
+            shaped.append(replace(state, error=unreadable(state.table, error)))
     return shaped
 
 

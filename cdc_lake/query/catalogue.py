@@ -14,7 +14,7 @@ from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
 from cdc_lake.project.shapes import Shapes
-from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.snapshot import SourceState, TableState, unreadable
 from cdc_lake.sqltext import ident, literal
 
 # Columns of `changes` before the source's own, as SQL over the log.
@@ -59,8 +59,14 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState])
             _create(con, "current", table.table, _current(con, source, table, f"settled_{number}"))
             _create(con, "changes", table.table, _changes(table, table.shapes))
         except CdcLakeError as error:
-            for catalogue in ("current", "changes"):
-                _create(con, catalogue, table.table, _refusal(error))
+            _refuse(con, table.table, error)
+        except duckdb.IOException as error:
+            _refuse(con, table.table, unreadable(table.table, error))
+
+
+def _refuse(con: duckdb.DuckDBPyConnection, table: TableId, error: CdcLakeError) -> None:
+    for catalogue in ("current", "changes"):
+        _create(con, catalogue, table, _refusal(error))
 
 
 def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, query: str) -> None:
