@@ -128,8 +128,12 @@ class AppendTable:
         table = self.open()
         return table is not None and table.transaction_version(generation) is not None
 
-    def append(self, rows: pa.Table, spans: list[Span], *, generations: Collection[str] = ()) -> int:
+    def append(
+        self, rows: pa.Table, spans: list[Span], *, generations: Collection[str] = (), once: str | None = None
+    ) -> int:
         """Commit `rows` with the ends of `spans`; returns the number of rows written.
+
+        `once` names rows that have no span: the commit that writes them records the name, a later one writes nothing.
 
         1. Open a fresh handle and compare the stored positions with those this object knows: one that differs is
            another writer's doing, PartitionFenced.
@@ -144,11 +148,13 @@ class AppendTable:
             table = self.open()
             if self._landed(table, spans, attempted=attempted):
                 return 0
+            if once is not None and table is not None and table.transaction_version(once) is not None:
+                return 0
             fresh = _unseen(rows, spans, self._expected)
             reach("land:before-commit")
             try:
                 attempted = True
-                self._write(table, fresh, spans, generations)
+                self._write(table, fresh, spans, [*generations, *([once] if once else [])])
                 reach("land:after-write")
             except Exception as error:
                 if not _may_pass(error) or time.monotonic() > deadline:

@@ -7,6 +7,7 @@
     <lake>/<source>/transactions                BEGIN and END of the source's transactions
     <lake>/<source>/schemas                     every schema version that was seen
     <lake>/<source>/dead_letters                records that could not be decoded
+    <lake>/<source>/dead_letter_decisions       which of them were replayed or dropped
 
 Names come from outside (a broker, a source) and are hostile until encoded: every byte that is not an ASCII letter,
 digit, `-` or an inner `_` becomes `~XX`. Percent signs would be the usual choice, but delta-rs 1.6 decodes them
@@ -69,6 +70,11 @@ def schemas_path(root: str, source: str) -> str:
 def dead_letters_path(root: str, source: str) -> str:
     """The dead letters of `source`."""
     return _join(root, source, "dead_letters")
+
+
+def decisions_path(root: str, source: str) -> str:
+    """What was decided about the dead letters of `source`."""
+    return _join(root, source, "dead_letter_decisions")
 
 
 def list_sources(root: str) -> list[str]:

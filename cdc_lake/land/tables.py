@@ -79,3 +79,6 @@ DEAD_LETTERS = pa.schema(
         ("ingested_at", _INSTANT),
     ]
 )
+
+# What a person decided about a dead letter: `replayed` or `dropped`. The latest row of an id counts.
+DECISIONS = pa.schema([("id", pa.string()), ("decision", pa.string()), ("decided_at", _INSTANT)])

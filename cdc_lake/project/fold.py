@@ -84,9 +84,7 @@ def fold_source(
                 yield _timed(con, state, table)
 
 
-def _timed(
-    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False
-) -> Folded:
+def _timed(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False) -> Folded:
     begun = time.monotonic()
     try:
         done = fold_table(con, state, table, replacing=replacing)

@@ -26,7 +26,10 @@ PARTS: dict[str, set[str]] = {
     "serve": {"query"},
     "local": set(),
     "pipeline": {"capture", "consume", "decode", "land", "project"},
-    "cli": {"capture", "consume", "decode", "land", "local", "pipeline", "project", "query", "react", "serve"},
+    "replay": {"decode", "land"},
+    "cli": {
+        *("capture", "consume", "decode", "land", "local", "pipeline", "project", "query", "react", "replay", "serve")
+    },
 }
 # The root's own two files: `cdc_lake.connect()` opens a session, `python -m cdc_lake` is the command line.
 ROOT_FILES = {"__init__": {"query"}, "__main__": {"cli"}}
