@@ -117,7 +117,8 @@ def _forget(stack: RunningStack, config: Config) -> None:
         if client.config(connector.name) is not None:
             remove(client, connector, lambda: open_source(config.dsn(config.all_sources[0])), drop_slot=True)
     admin = KafkaAdminClient(bootstrap_servers=stack.bootstrap)
-    admin.delete_topics([t for t in admin.list_topics() if t.startswith(f"{connector.name}.")])
+    own = [t for t in admin.list_topics() if t.startswith(f"{connector.name}.") or t.endswith(f".{connector.name}")]
+    admin.delete_topics(own)
     admin.close()
 
 
