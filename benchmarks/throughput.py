@@ -64,8 +64,9 @@ def measure(ends: Any, name: str, rows: int) -> list[Row]:
             row(form, "naive loop", "kafka-python", *raw(naive, ends.bootstrap, topic, min(events, 300_000)))
         )
         for client in ("confluent", "kafka-python"):
-            seconds, rss = sink(ends, prefix, client)
-            results.append({**row(form, "sink run", client, events, seconds), "peak_rss_mb": rss})
+            seconds, cpu, rss = sink(ends, prefix, client)
+            more = {"peak_rss_mb": rss, "cpu_us": cpu / events * 1e6}
+            results.append({**row(form, "sink run", client, events, seconds), **more})
     return results
 
 
@@ -183,8 +184,8 @@ def naive(bootstrap: str, topic: str, events: int) -> None:
     shutil.rmtree(folder)
 
 
-def sink(ends: Any, prefix: str, client: str) -> tuple[float, float]:
-    """Seconds and peak RSS (MB) of a whole `cdc-lake sink run --until-caught-up` process."""
+def sink(ends: Any, prefix: str, client: str) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak RSS (MB) of a whole `cdc-lake sink run --until-caught-up` process."""
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-sink-"))
     (folder / "c.json").write_text(
         json.dumps(
@@ -209,7 +210,7 @@ def sink(ends: Any, prefix: str, client: str) -> tuple[float, float]:
     shutil.rmtree(folder)
     if status:
         raise SystemExit(f"the sink ended with status {status}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def raw(work: Callable[[str, str, int], None], bootstrap: str, topic: str, events: int) -> tuple[int, float]:
@@ -256,7 +257,7 @@ def show(results: list[Row]) -> None:
         for r in mine:
             of_raw = r["per_second"] / rates["raw consume", r["client"]]
             of_naive = r["per_second"] / rates["naive loop", "kafka-python"]
-            memory = f"  peak RSS {r['peak_rss_mb']:,.0f} MB" if "peak_rss_mb" in r else ""
+            memory = f"  peak RSS {r['peak_rss_mb']:,.0f} MB, {r['cpu_us']:.1f} µs CPU each" if "cpu_us" in r else ""
             print(
                 f"  {r['what']:12} {r['client']:13} {r['per_second']:>10,.0f}/s  {of_raw:5.2f} x raw  "
                 f"{of_naive:5.1f} x naive{memory}"
