@@ -24,10 +24,11 @@ if is_current "$kind" "$(fingerprint "$lock")" || is_current dev "$(fingerprint 
 fi
 
 find_python() {
-  local name
+  local name needs="venv, ensurepip"
+  ! command -v uv >/dev/null 2>&1 || needs="sys"
   for name in ${PYTHON:+"$PYTHON"} python3.14 python3.13 python3.12 python3.11 python3 python; do
     # Asked, not trusted: a name on PATH may be a version manager's shim without a Python behind it.
-    if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    if "$name" -c "import sys, $needs; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1; then
       printf '%s' "$name"
       return 0
     fi
