@@ -12,6 +12,9 @@ PACKAGE = Path(__file__).parents[2] / "cdc_lake"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILE_LINES = 400
 FUNCTION_LINES = 40
+LONGER = {
+    "consume/unpack.py:_unpack": "runs for every record: a call for each of its integers would cost more than the rest"
+}
 
 # What each part of the package may import of the other parts. What is no part (config, errors, events, …) is a value
 # or a helper: everything may import it, and it imports no part.
@@ -101,4 +104,4 @@ def test_a_function_is_one_thing() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
-    assert {function: lines for function, lines in lengths.items() if lines > FUNCTION_LINES} == {}
+    assert {function for function, lines in lengths.items() if lines > FUNCTION_LINES} == set(LONGER)
