@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 _BUFFER_SHARE = 1 / 8
 _IDLE_SECONDS = 0.1
 _LAG_SECONDS = 5.0
+# How soon the source is asked again for a table that its catalogue did not have, or when it was away.
+_CATALOGUE_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class Sink:
         self._flush: Future[Landed] | None = None
         self._flushing: Sequence[RecordBatch] = ()
         self._paused = False
+        self._next_catalogue = 0.0
         self._next_lag = time.monotonic() + _LAG_SECONDS
         self._next_look = time.monotonic() + 2.0
         self._stop = threading.Event()
@@ -301,7 +304,9 @@ class Sink:
         """Give rows without an inline schema the version of the source's catalogue, when it is at hand."""
         schemas = list(decoded.schemas)
         plain = {t.table for t in rows if t.rows["__schema_id"].null_count}
-        if plain - self._catalogue_entries.keys() and self._catalogue is not None:
+        unknown = plain - self._catalogue_entries.keys()
+        if unknown and self._catalogue is not None and time.monotonic() >= self._next_catalogue:
+            self._next_catalogue = time.monotonic() + _CATALOGUE_SECONDS
             self._catalogue_entries = self._catalogue()
         described = []
         for part in rows:
