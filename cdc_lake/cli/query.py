@@ -94,14 +94,17 @@ def show(result: Result, form: str) -> None:
     """Print a result in one of the formats."""
     from cdc_lake.query import formats
 
-    if form == "json":
-        formats.write_json(result, sys.stdout)
-    elif form == "csv":
-        formats.write_csv(result, sys.stdout)
-    elif form == "parquet":
-        formats.write_parquet(result, sys.stdout.buffer)
-    else:
-        _show_table(result)
+    try:
+        if form == "json":
+            formats.write_json(result, sys.stdout)
+        elif form == "csv":
+            formats.write_csv(result, sys.stdout)
+        elif form == "parquet":
+            formats.write_parquet(result, sys.stdout.buffer)
+        else:
+            _show_table(result)
+    finally:
+        result.close()
 
 
 def _show_table(result: Result) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from cdc_lake.cli import output
 
-_EXAMPLES = "Examples:  cdc-lake sql   ·   cdc-lake sql < questions.sql"
+_EXAMPLES = "Examples:  cdc-lake sql   ·   cat questions.sql | cdc-lake sql"
 
 
 def register(app: typer.Typer) -> None:

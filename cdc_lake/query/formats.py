@@ -16,7 +16,7 @@ from cdc_lake.query.values import as_text, dumps, plain
 
 def rows(result: Result) -> Iterator[list[Any]]:
     """Rows as lists of `values.plain` values."""
-    for batch in result.batches:
+    for batch in result.batches():
         columns = [plain(c, t) for c, t in zip(batch.columns, result.types, strict=True)]
         yield from (list(row) for row in zip(*columns, strict=True))
 
@@ -42,14 +42,13 @@ def write_csv(result: Result, out: TextIO) -> None:
 
 def write_parquet(result: Result, out: BinaryIO) -> None:
     """One Parquet file. Intervals, which Parquet readers do not agree on, are written as ISO 8601 text."""
-    spoken = [i for i, f in enumerate(result.schema) if pa.types.is_interval(f.type) or pa.types.is_null(f.type)]
-    names = unique_names(result.columns)
-    fields = [
-        (n, pa.string() if i in spoken else f.type) for i, (n, f) in enumerate(zip(names, result.schema, strict=True))
-    ]
-    target = pa.schema(fields)
+    kinds = [f.type for f in result.reader.schema]
+    spoken = [i for i, kind in enumerate(kinds) if pa.types.is_interval(kind) or pa.types.is_null(kind)]
+    for i in spoken:
+        kinds[i] = pa.string()
+    target = pa.schema(list(zip(unique_names(result.columns), kinds, strict=True)))
     with pq.ParquetWriter(out, target, compression="zstd") as writer:
-        for batch in result.batches:
+        for batch in result.batches():
             arrays = [
                 pa.array(plain(c, result.types[i]), pa.string()) if i in spoken else c
                 for i, c in enumerate(batch.columns)

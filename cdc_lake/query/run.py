@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -19,12 +19,27 @@ _NO_COLUMN = re.compile(r'Referenced column "(.+?)" not found')
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Columns in order and their rows, read as they are needed. Names may repeat."""
+    """Columns in order and their rows, read as they are needed. Names may repeat.
+
+    The connection takes no other statement until the rows are read to the end or `close` is called.
+    """
 
     columns: tuple[str, ...]
     types: tuple[duckdb.sqltypes.DuckDBPyType, ...]
-    schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
+    reader: pa.RecordBatchReader
+    explain: Callable[[Exception], SqlError]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows. Raises SqlError for a value that cannot be computed."""
+        try:
+            yield from self.reader
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise self.explain(error) from None
+        self.close()
+
+    def close(self) -> None:
+        """Drop the rows that were not read."""
+        self.reader.close()
 
 
 class SqlError(CdcLakeError):
@@ -45,28 +60,19 @@ def run_sql(session: Session, sql: str) -> Result | None:
         columns, types = tuple(relation.columns), tuple(relation.types)
         reader = relation.to_arrow_reader(_BATCH_ROWS)
     except duckdb.Error as error:
-        raise explain(session, error) from None
-    return Result(columns, types, reader.schema, _batches(session, reader))
+        raise explain(session, error, sql) from None
+    return Result(columns, types, reader, lambda error: explain(session, error, sql))
 
 
-def _batches(session: Session, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from reader
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise explain(session, error) from None
-    finally:
-        reader.close()
-
-
-def explain(session: Session, error: Exception) -> SqlError:
+def explain(session: Session, error: Exception, sql: str) -> SqlError:
     """DuckDB's error in our words: what, where (the line with a caret), and the nearest name."""
     first, _, rest = str(error).strip().partition("\n")
     place = _place(rest)
     table = _NO_TABLE.search(first)
     if table is not None:
-        known = _table_names(session)
-        hint = suggest(table.group(1), known) or _listed(known)
-        return SqlError(f"There is no table {table.group(1)}.", why=_lines(hint, place), next="cdc-lake tables")
+        typed = _as_typed(table.group(1), sql)
+        hint = suggest(typed, _table_names(session)) or _listed(session)
+        return SqlError(f"There is no table {typed}.", why=_lines(hint, place), next="cdc-lake tables")
     column = _NO_COLUMN.search(first)
     if column is not None:
         hint = suggest(column.group(1), re.findall(r'"([^"]+)"', rest.split("\n\n")[0]))
@@ -77,6 +83,12 @@ def explain(session: Session, error: Exception) -> SqlError:
 
 
 _NEXT = "correct the query; the tables and their columns: cdc-lake tables"
+
+
+def _as_typed(name: str, sql: str) -> str:
+    """The whole name in the query that ends with `name`: DuckDB leaves out what it could resolve."""
+    found = re.search(rf'(?:(?:\w+|"[^"]+")\.)*"?{re.escape(name)}"?', sql)
+    return found.group(0) if found is not None else name
 
 
 def _place(rest: str) -> str:
@@ -100,8 +112,8 @@ def _table_names(session: Session) -> list[str]:
     return names + [f"lake.{name}" for name in lake]
 
 
-def _listed(names: Sequence[str]) -> str:
-    tables = [n for n in names if not n.startswith(("current.", "changes.", "lake.")) and "." in n]
+def _listed(session: Session) -> str:
+    tables = [t.name if t.schema == "public" else str(t) for t in session.tables]
     if not tables:
         return "No table has landed yet: cdc-lake sink run"
     shown = ", ".join(tables[:12])
