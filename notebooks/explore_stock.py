@@ -146,8 +146,8 @@ def _(mo):
     mo.md("""
     ## What to order
 
-    The shelves of a store that are low, the emptiest first, with what the store sold of the product in 7 days and
-    the days its supplier needs.
+    The shelves of a store that are low, those that miss most first, with what the store sold of the product in 7 days
+    and the days its supplier needs.
     """)
     return
 
