@@ -125,7 +125,7 @@ def survey(connection: Connection, connector: ConnectorFile) -> Survey:
     """Read the source and check it. Raises SourceError or ConfigError with the exact statement or edit to make."""
     try:
         server = _read_server(connection)
-        everything = _read_tables(connection)
+        everything = read_tables(connection)
         slot = read_slot(connection, connector)
         database = connection.info.dbname
     except psycopg.Error as error:
@@ -145,7 +145,7 @@ def survey(connection: Connection, connector: ConnectorFile) -> Survey:
 
 def captured_tables(connection: Connection, connector: ConnectorFile) -> list[TableId]:
     """The tables that the connector's lists name, unchecked; partitions are part of their root."""
-    return [t.id for t in choose_tables(_read_tables(connection), connector)[0]]
+    return [t.id for t in choose_tables(read_tables(connection), connector)[0]]
 
 
 def read_slot(connection: Connection, connector: ConnectorFile) -> Slot | None:
@@ -208,7 +208,8 @@ def _read_server(connection: Connection) -> Server:
     return Server(version, wal_level, bool(pending), max_slots, used, standby)
 
 
-def _read_tables(connection: Connection) -> list[SourceTable]:
+def read_tables(connection: Connection) -> list[SourceTable]:
+    """Every ordinary and partitioned table of the source, and every partition. Raises psycopg.Error."""
     return [
         SourceTable(
             TableId(schema, name), oid, kind, persistence == "p", identity, has_key, has_index,

@@ -18,7 +18,20 @@ from cdc_lake.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, 
 
 # Each module adds its commands with `register(app)`. They import what they need inside the commands, so that
 # `cdc-lake --help` stays fast.
-NOUNS: tuple[str, ...] = ("stack", "connector", "sink", "query", "sql", "tables", "fold", "rebuild", "verify", "dlq", "demo")
+NOUNS: tuple[str, ...] = (
+    "stack",
+    "connector",
+    "sink",
+    "query",
+    "sql",
+    "tables",
+    "fold",
+    "rebuild",
+    "verify",
+    "dlq",
+    "demo",
+    "doctor",
+)
 
 _FLAGS = {"--json", "-v", "-vv", "-q", "--verbose", "--quiet"}
 

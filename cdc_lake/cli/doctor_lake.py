@@ -1,0 +1,153 @@
+"""Wire the checks of the lake, the broker and the topics: the topics are judged beside what the lake holds of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdc_lake.checks import Check, Findings, Status, failed, ok
+from cdc_lake.cli.doctor_area import Area
+from cdc_lake.config import Config, Source
+from cdc_lake.connector_file import ConnectorFile, load_connector
+from cdc_lake.consume import check_topics, open_broker
+from cdc_lake.consume.broker import Broker
+from cdc_lake.consume.topics import Topics, open_topics
+from cdc_lake.errors import CdcLakeError
+from cdc_lake.land import check_store
+from cdc_lake.land.probe import probe
+from cdc_lake.land.resume import resume_points
+from cdc_lake.query.check_cut import check_cut
+from cdc_lake.query.overview import overview
+
+_GROUP = "cdc-lake-doctor"  # only asked with, never joined
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    """The sink's own client, and an administrator's."""
+
+    broker: Broker
+    topics: Topics
+
+
+def check_lake_and_topics(area: Area) -> None:
+    """The store, the tables of each source, the broker, the topics of each source, and the cut."""
+    config = area.config
+    root, options = config.lake_uri, config.lake.options or None
+    findings = area.begin(f"the lake at {root}")
+    written = check_store.check_probe(root, probe(root, config.all_sources[0].name, options))
+    findings.add([*written, check_store.check_disk(root, check_store.free_bytes(root))])
+    landed = {source.name: _tables(area, source) for source in config.all_sources}
+    waiting = _broker(area, landed)
+    _cuts(area, waiting)
+
+
+def _tables(area: Area, source: Source) -> Sequence[check_store.TableFacts] | None:
+    """The source's Delta tables, judged; None when they cannot be read."""
+    config = area.config
+    findings = area.begin(f"the tables of {source.name}", source.name)
+    try:
+        tables = check_store.read_tables(config.lake_uri, source.name, config.lake.options or None)
+        checks = check_store.check_tables(tables)
+        findings.add(checks)
+        if any(c.status is Status.FAIL for c in checks):
+            return None
+        dead = check_store.count_dead_letters(config.lake_uri, source.name, config.lake.options or None)
+        findings.add(check_store.check_dead_letters(dead))
+    except CdcLakeError as error:
+        findings.add(failed("lake.tables", error))
+        return None
+    return tables
+
+
+def _broker(area: Area, landed: dict[str, Sequence[check_store.TableFacts] | None]) -> dict[str, int]:
+    """The broker and each source's topics; how many records wait, by source where it is known."""
+    config = area.config
+    findings = area.begin("Kafka")
+    if "kafka" in area.down:
+        findings.skip(("broker", "topics", "sink"), "stack.kafka")
+        return {}
+    kafka = config.kafka
+    options = kafka.options if kafka else {}
+    try:
+        broker = open_broker(kafka.client if kafka else "auto", config.bootstrap, group=_GROUP, options=options)
+    except CdcLakeError as error:
+        findings.add(failed("broker.reachable", error))
+        findings.skip(("topics", "sink"), "broker.reachable")
+        return {}
+    findings.add(ok("broker.reachable", config.bootstrap))
+    try:
+        with open_topics(config.bootstrap, options) as topics:
+            findings.add(check_topics.check_broker(topics.read([])))
+            return _topics(area, Kafka(broker, topics), landed)
+    except CdcLakeError as error:
+        findings.add(failed("broker.version", error))
+        findings.skip(("topics", "sink"), "broker.version")
+        return {}
+    finally:
+        broker.close()
+
+
+def _topics(area: Area, kafka: Kafka, landed: dict[str, Sequence[check_store.TableFacts] | None]) -> dict[str, int]:
+    waiting: dict[str, int] = {}
+    for source in area.config.all_sources:
+        findings = area.begin(f"the topics of {source.name}", source.name)
+        tables = landed[source.name]
+        if tables is None:
+            findings.skip(("topics", "sink"), "lake.tables")
+            continue
+        try:
+            connector = load_connector(area.config.connector_file(source))
+        except CdcLakeError:
+            findings.skip(("topics", "sink"), "connector.file")
+            continue
+        checks, waiting[source.name] = _topics_of(area.config, source, connector, kafka, tables)
+        findings.add(checks)
+    return waiting
+
+
+def _topics_of(
+    config: Config,
+    source: Source,
+    connector: ConnectorFile,
+    kafka: Kafka,
+    tables: Sequence[check_store.TableFacts],
+) -> tuple[list[Check], int]:
+    """Judge the topics of one source; how many records wait."""
+    infos = kafka.broker.partitions(re.escape(connector.topic_prefix + connector.delimiter) + ".+")
+    facts = kafka.topics.read({info.tp.topic for info in infos})
+    positions, stopped = resume_points(
+        config.lake_uri,
+        source.name,
+        [(info.tp, info.beginning, info.end, info.topic_id) for info in infos],
+        transaction_topic=connector.transaction_topic,
+        options=config.lake.options or None,
+    )
+    known = {topic for table in tables for topic in table.topics}
+    landed = check_topics.Landed(positions, stopped, known, check_store.newest_age(tables))
+    checks = [
+        *check_topics.check_topics(connector, infos, facts, landed),
+        check_topics.check_retention(check_topics.measure(kafka.topics, infos, facts, landed), facts),
+        check_topics.check_lag(infos, landed, flush_seconds=config.sink.flush_seconds),
+    ]
+    return checks, sum(check_topics.waiting_records(infos, landed).values())
+
+
+def _cuts(area: Area, waiting: dict[str, int]) -> None:
+    findings = area.begin("the cut")
+    try:
+        document = overview(area.config)
+    except CdcLakeError as error:
+        findings.skip(["lake.cut"], error.message)
+        return
+    cut = document["cut"]
+    cuts = {area.config.all_sources[0].name: cut} if "position" in cut else cut
+    for name, one in cuts.items():
+        _add_for(area, name, check_cut(one, waiting_records=waiting.get(name)))
+
+
+def _add_for(area: Area, source: str, check: Check) -> None:
+    found = Findings(source)
+    found.add(check)
+    area.findings.append(found)

@@ -1,0 +1,195 @@
+"""Checks of the lake: can it be written, does its store keep two writers apart, and what has piled up in it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from cdc_lake.checks import Check, fail, listed, many, ok, size, span, warn
+from cdc_lake.errors import CdcLakeError, LakeError
+from cdc_lake.land import layout
+from cdc_lake.land.probe import Probe
+
+_FREE_WARN, _FREE_FAIL = 2 << 30, 256 << 20
+_LOG_FILES, _LOG_BYTES = 5_000, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class TableFacts:
+    """One Delta table: its path, the topics that feed it, the age of its newest commit in seconds, files and bytes of
+    its log (None: not seen from here), and why it cannot be read (empty: it can)."""
+
+    path: str
+    topics: tuple[str, ...] = ()
+    age: float | None = None
+    log_files: int | None = None
+    log_bytes: int | None = None
+    error: str = ""
+
+
+def check_probe(root: str, found: Probe) -> list[Check]:
+    """Judge what the probe found."""
+    if found.error:
+        return [
+            fail(
+                "lake.writable",
+                f"{root} cannot be written",
+                why=found.error,
+                fix=f"let this user write to {root}, or name another place as `lake.uri` in cdc-lake.yaml",
+            )
+        ]
+    written = ok("lake.writable", root)
+    if not found.doubled:
+        return [written, ok("lake.put_if_absent", "of two commits of one version the store takes one")]
+    doubled = fail(
+        "lake.put_if_absent",
+        "the store took two commits of the same version",
+        why="The later one overwrites the earlier one: with two writers rows are lost, and no error says so.",
+        fix="remove `allow_unsafe_rename` from `lake.options` in cdc-lake.yaml, or use a store with conditional "
+        "writes (S3, GCS, Azure, a local disk)",
+    )
+    return [written, doubled]
+
+
+def read_tables(root: str, source: str, options: dict[str, str] | None = None) -> list[TableFacts]:
+    """Look at every table of a source. Raises LakeError when the lake cannot be listed."""
+    paths = [
+        layout.transactions_path(root, source),
+        layout.schemas_path(root, source),
+        layout.dead_letters_path(root, source),
+    ]
+    try:
+        tables = layout.list_tables(root, source)
+    except (OSError, pa.ArrowException) as error:
+        raise LakeError(
+            f"The lake at {root} cannot be read.",
+            why=_first_line(error),
+            next="check `lake.uri` and `lake.options` in cdc-lake.yaml",
+        ) from None
+    for table in tables:
+        paths += [layout.log_path(root, source, table), layout.current_path(root, source, table)]
+    return [facts for path in paths if (facts := _read(path, options)) is not None]
+
+
+def count_dead_letters(root: str, source: str, options: dict[str, str] | None = None) -> int:
+    """Records that could not be decoded. Raises LakeError when their table cannot be read."""
+    table = layout.open_delta(layout.dead_letters_path(root, source), options)
+    return table.count() if table is not None else 0
+
+
+def newest_age(tables: Iterable[TableFacts]) -> float | None:
+    """Seconds since anything was committed; None when nothing ever was."""
+    return min((t.age for t in tables if t.age is not None), default=None)
+
+
+def check_tables(tables: Sequence[TableFacts]) -> list[Check]:
+    """Judge the tables."""
+    broken = [t for t in tables if t.error]
+    age = newest_age(tables)
+    found = [
+        fail(
+            "lake.tables",
+            f"cannot be read: {listed(t.path for t in broken)}",
+            why=broken[0].error,
+            fix="see that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
+        )
+        if broken
+        else ok("lake.tables", f"{many(len(tables), 'Delta table')} can be read"),
+        ok("lake.newest_commit", "nothing has landed" if age is None else f"{span(age)} ago"),
+        _logs(tables),
+    ]
+    return found
+
+
+def check_dead_letters(count: int) -> Check:
+    """Judge their number."""
+    if count == 0:
+        return ok("lake.dead_letters", "none")
+    return warn(
+        "lake.dead_letters",
+        f"{many(count, 'record')} could not be decoded",
+        why="They are kept with their bytes, and missing in `current` and `changes` until they are replayed.",
+        fix="cdc-lake dlq list",
+    )
+
+
+def check_disk(root: str, free: int | None) -> Check:
+    """Judge the space that is left; `free` None: the store does not say."""
+    if free is None:
+        return ok("lake.disk", "an object store")
+    if free >= _FREE_WARN:
+        return ok("lake.disk", f"{size(free)} free")
+    judge = fail if free < _FREE_FAIL else warn
+    return judge(
+        "lake.disk",
+        f"{size(free)} free at {root}",
+        why="The sink stops when the disk is full; what was committed stays readable.",
+        fix=f"free space at {root}, or move the lake: `lake.uri` in cdc-lake.yaml",
+    )
+
+
+def free_bytes(root: str) -> int | None:
+    """Bytes free where a local lake is or will be; None for an object store."""
+    if "://" in root:
+        return None
+    folder = Path(root)
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _logs(tables: Sequence[TableFacts]) -> Check:
+    name = "lake.log_size"
+    large = [t for t in tables if (t.log_files or 0) > _LOG_FILES or (t.log_bytes or 0) > _LOG_BYTES]
+    if not large:
+        seen = [t.log_bytes for t in tables if t.log_bytes is not None]
+        return ok(name, "not seen from here" if tables and not seen else f"{size(sum(seen))} in all")
+    path = large[0].path
+    return warn(
+        name,
+        listed(f"{t.path}: {t.log_files:,} files, {size(t.log_bytes or 0)}" for t in large),
+        why="Opening a table reads its log from the last checkpoint on, and lists all of it.",
+        fix=f"python -c \"from deltalake import DeltaTable as T; t = T('{path}'); t.create_checkpoint(); "
+        't.cleanup_metadata()"',
+    )
+
+
+def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
+    try:
+        table = layout.open_delta(path, options)
+        if table is None:
+            return None
+        newest = table.history(1)
+        topics = tuple(json.loads(table.metadata().description or "{}").get("topics", ()))
+    except CdcLakeError as error:
+        return TableFacts(path, error=error.why or error.message)
+    except Exception as error:
+        return TableFacts(path, error=_first_line(error))
+    stamp = newest[0].get("timestamp") if newest else None
+    files, total = _log_files(path)
+    return TableFacts(path, topics, max(0.0, time.time() - stamp / 1000) if stamp else None, files, total)
+
+
+def _log_files(path: str) -> tuple[int | None, int | None]:
+    if "://" in path:
+        return None, None
+    try:
+        sizes = [entry.stat().st_size for entry in os.scandir(Path(path) / "_delta_log") if entry.is_file()]
+    except OSError:
+        return None, None
+    return len(sizes), sum(sizes)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
