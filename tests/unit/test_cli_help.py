@@ -185,6 +185,15 @@ def test_a_defect_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "Traceback" not in err
 
 
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run_with(monkeypatch, capfd, ModuleNotFoundError("No module named 'jgo'", name="jgo.maven"))
+    assert (code, out) == (1, "")
+    assert "pip install 'cdc-lake[embedded]'" in err
+    assert "defect" not in err
+
+
 def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     code, _, err = run_with(monkeypatch, capfd, KeyboardInterrupt())  # type: ignore[arg-type]
     assert code == 130
