@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_lake.query import formats
@@ -106,6 +106,7 @@ def test_parquet_is_read_back(session: Session, tmp_path: Path) -> None:
     assert rows == [(5000, 12497500, "P1D", 0)]
 
 
+@settings(deadline=None)
 @given(st.datetimes(min_value=dt.datetime(1, 1, 1), max_value=dt.datetime(9999, 12, 31)))
 def test_timestamps_are_those_of_python_where_python_has_them(session: Session, moment: dt.datetime) -> None:
     assert as_json(session, f"SELECT TIMESTAMP '{moment.isoformat(' ')}' AS v") == [{"v": moment.isoformat()}]
