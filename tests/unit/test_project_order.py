@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source
@@ -104,14 +105,17 @@ def test_an_end_that_comes_again_does_not_move_its_transaction(tmp_path: Path) -
     assert rows(tmp_path, "SELECT qty FROM orders") == [(2,)]
 
 
+@pytest.mark.parametrize("end_too", [True, False])
 def test_a_folded_transaction_that_comes_again_changes_nothing_and_does_not_hold_the_next_fold_back(
-    tmp_path: Path,
+    tmp_path: Path, end_too: bool
 ) -> None:
     feed = Feed(tmp_path, (ORDERS, LINES), partitions=1)
     one_order(feed, 1)
     feed.land()
     fold(tmp_path)
     feed.redeliver(1)
+    if not end_too:
+        feed.pending_ends.clear()
     one_order(feed, 2)
     feed.land()
     fold(tmp_path)
