@@ -40,7 +40,7 @@ def attach(con: duckdb.DuckDBPyConnection) -> None:
     """Make the catalogues, and `current` with its schema `public` the place where names are looked up."""
     con.execute("ATTACH ':memory:' AS current; ATTACH ':memory:' AS changes")
     con.execute("CREATE SCHEMA current.public; CREATE SCHEMA changes.public")
-    con.execute("SET search_path = 'current.public,memory.main'")
+    con.execute("SET search_path = 'current.public'")
 
 
 def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState]) -> None:
@@ -72,6 +72,9 @@ def _refuse(con: duckdb.DuckDBPyConnection, table: TableId, error: CdcLakeError)
 def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, query: str) -> None:
     schema = f"{catalogue}.{ident(table.schema)}"
     con.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}; CREATE OR REPLACE VIEW {schema}.{ident(table.name)} AS {query}")
+    if schema == 'current."public"':
+        # A cursor starts without the search path of its connection, in `memory.main`; drivers like to use cursors.
+        con.execute(f"CREATE OR REPLACE VIEW memory.main.{ident(table.name)} AS FROM {schema}.{ident(table.name)}")
 
 
 def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState, name: str) -> str:
@@ -89,12 +92,24 @@ def _changes(table: TableState, shapes: Shapes) -> str:
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
     decoded = shapes.decoded(rows, "img", "sid", carry, marks=True)
     toastable = set(shapes.toastable)
+    keys = {c.name for c in shapes.target.key_columns}
     columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)]
-    for i, name in enumerate(_distinct(shapes.names)):
+    for i, (shown, name) in enumerate(zip(_distinct(shapes.names), shapes.names, strict=True)):
         # An unchanged value is not in the event: null here, and in `current` the value it still has.
         value = f"CASE WHEN NOT (partial AND u{i}) THEN c{i} END" if i in toastable else f"c{i}"
-        columns.append(f"{value} AS {ident(name)}")
-    return f"SELECT {', '.join(columns)} FROM ({decoded})"
+        if keys and name not in keys:
+            value = f"CASE WHEN e0 <> 'd' OR whole THEN {value} END"
+        columns.append(f"{value} AS {ident(shown)}")
+    return f"SELECT {', '.join(columns)} FROM ({decoded}), ({_whole(table)})"
+
+
+def _whole(table: TableState) -> str:
+    """Whether deletes hold the whole row. Else Debezium fills what it does not know of a NOT NULL column with '' or 0.
+
+    Only under REPLICA IDENTITY FULL an update has an image before it.
+    """
+    return f"""SELECT coalesce(bool_or(__op = 'u' AND __before IS NOT NULL), false) AS whole
+        FROM {scan(table.log.paths, LOG)}"""
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
