@@ -187,7 +187,7 @@ class ConfluentBroker(GroupBroker):
         elif error.code() in _RIGHTS:
             raise failures.no_rights(self._bootstrap, error.str())
         elif error.code() != KafkaError._PARTITION_EOF:
-            log.debug("%s: %s", tp, error.str())
+            self._trouble = error.str()
         return None
 
     def _watch(self) -> None:
@@ -290,7 +290,8 @@ class ConfluentBroker(GroupBroker):
                 return
             if self._refusal is not None or time.monotonic() > deadline:
                 self.close()
-                raise self._refusal or failures.no_answer(self._bootstrap)
+                tls = failures.wrong_security(self._bootstrap, self._trouble) if "handshake" in self._trouble else None
+                raise self._refusal or tls or failures.no_answer(self._bootstrap)
 
     def _on_error(self, error: KafkaError) -> None:
         """Called by librdkafka inside `poll` for what concerns a broker and not a partition."""
@@ -302,9 +303,9 @@ class ConfluentBroker(GroupBroker):
 
     def _error(self, error: KafkaError) -> UnavailableError:
         detail = error.str()
-        if error.code() in _CREDENTIALS:
+        if error.code() in _CREDENTIALS and "handshake failed" not in detail:
             return failures.wrong_credentials(self._bootstrap, detail)
-        if error.code() in _SECURITY:
+        if error.code() in _CREDENTIALS | _SECURITY:
             return failures.wrong_security(self._bootstrap, detail)
         if error.code() in _RIGHTS:
             return failures.no_rights(self._bootstrap, detail)

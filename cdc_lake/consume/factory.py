@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cdc_lake.consume.broker import Broker
+from cdc_lake.consume.options import check_files
 from cdc_lake.errors import ConfigError
 
 _DISTRIBUTION = {"confluent": "confluent_kafka", "kafka-python": "kafka"}
@@ -20,6 +21,7 @@ def open_broker(client: str, bootstrap: str, *, group: str, options: Mapping[str
     """
     if client == "auto":
         client = "confluent" if importlib.util.find_spec(_DISTRIBUTION["confluent"]) else "kafka-python"
+    check_files(options or {})
     if client == "confluent":
         return _confluent(bootstrap, group, options or {})
     from cdc_lake.consume.kafka_python import KafkaPythonBroker

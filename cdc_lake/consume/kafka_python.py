@@ -2,7 +2,8 @@
 
 kafka-python runs rebalance callbacks on its network thread, so they only take note, and hold a partition back (paused)
 until `poll` has asked the pipeline. What is used of kafka-python beyond its documented interface: the fetcher's
-`PartitionRecords` (see unpack.py), the cluster metadata with its topic ids, and the connection manager's loop.
+`PartitionRecords` (see unpack.py), the cluster metadata with its topic ids, the connection manager's loop, and whether
+the coordinator is joining.
 """
 
 from __future__ import annotations
@@ -74,7 +75,6 @@ class KafkaPythonBroker(GroupBroker):
         self._consumer = _connect(bootstrap, settings)
         self._consumer._fetcher.PartitionRecords = ColumnarRecords
         self._cluster = self._consumer._client.cluster
-        self._cluster.need_all_topic_metadata = True
         self._next_watch = 0.0
         self._closed = False
 
@@ -112,6 +112,10 @@ class KafkaPythonBroker(GroupBroker):
             log.debug("left the group without the broker's word: %s", error)
 
     def _read(self, timeout: float) -> Iterable[RecordBatch]:
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining:
+            # When new topics cause a rebalance and it outlives one poll, kafka-python 3.0 forgets to finish it.
+            coordinator.request_rejoin()
         try:
             found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=_POLL_BYTES // CHUNK_BYTES)
         except errors.OffsetOutOfRangeError as error:
@@ -194,6 +198,8 @@ class KafkaPythonBroker(GroupBroker):
         """Ask for the topics there are now."""
         manager = self._consumer._client._manager
         try:
+            if self._cluster.metadata_refresh_in_progress:  # its answer may be older than the question
+                manager.run(manager.wait_for, self._cluster.request_update(), _ASK_MS)
             manager.run(manager.wait_for, self._cluster.request_update(), _ASK_MS)
         except errors.KafkaError as error:
             raise failures.no_answer(self._bootstrap, self._retriable(error)) from None
@@ -240,28 +246,68 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _connect(bootstrap: str, settings: dict[str, Any]) -> KafkaConsumer:
     clients: list[KafkaNetClient] = []
+    first_failure: list[errors.KafkaError] = []
 
     def client(**configs: Any) -> KafkaNetClient:
         clients.append(KafkaNetClient(**configs))
+        clients[-1].cluster.need_all_topic_metadata = True
+        first_failure.extend(_try(clients[-1]))
+        # Here and not in KafkaConsumer, which may wait for ever once the first connection told it the broker's version.
+        clients[-1]._manager.bootstrap(_START_MS)
         return clients[-1]
 
     try:
         return KafkaConsumer(**settings, kafka_client=client)
-    except errors.KafkaConfigurationError as error:
-        raise failures.bad_option(str(error)) from None
+    except BaseException as error:
+        if clients:
+            clients[-1].close()  # a consumer that could not be built leaves its network thread running
+        if isinstance(error, errors.KafkaConfigurationError | TypeError | ValueError):
+            raise failures.bad_option(str(error)) from None
+        if isinstance(error, errors.KafkaError):
+            raise _explained(bootstrap, settings, [*first_failure, error]) from None
+        raise
+
+
+def _try(client: KafkaNetClient) -> list[errors.KafkaError]:
+    """Why a first connection fails, if it does: kafka-python's own retries swallow the reason.
+
+    Raises what retrying will not mend; the connection is used on when it comes about.
+    """
+
+    async def connect() -> None:
+        first = client.cluster.bootstrap_brokers()[0].node_id
+        # Without a refresh: it would begin a bootstrap of its own, which has no end.
+        await client._manager.get_connection(first, timeout_ms=_ASK_MS, refresh_metadata_on_err=False)
+
+    client._net.start()
+    try:
+        client._manager.run(connect)
     except errors.KafkaError as error:
-        raise _named(bootstrap, error) or failures.no_answer(bootstrap) from None
-    finally:
-        # A consumer that could not be built leaves its network thread running.
-        if clients and not clients[-1]._manager.bootstrapped:
-            clients[-1].close()
+        if _named("", error) is not None:
+            raise
+        return [error]
+    return []
+
+
+def _explained(bootstrap: str, settings: Mapping[str, Any], found: list[errors.KafkaError]) -> CdcLakeError:
+    for error in found:
+        if (named := _named(bootstrap, error)) is not None:
+            return named
+    first = str(found[0])
+    if "Handshake failed" in first:
+        return failures.wrong_security(bootstrap, first)
+    if "SASL" in str(settings.get("security_protocol")) and "disconnected" in first:
+        return failures.wrong_credentials(bootstrap, "The connection was closed during the login.")
+    return failures.no_answer(bootstrap)
 
 
 def _check_known(given: Mapping[str, Any]) -> None:
     known = KafkaConsumer.DEFAULT_CONFIG
-    for name in given:
+    for name, value in given.items():
         if name not in known:
             raise unknown_option(name, known, "kafka-python")
+        if type(known[name]) in {int, float} and not isinstance(value, int | float):
+            raise failures.bad_option(f"`{name}` is a number.")
 
 
 def _named(bootstrap: str, error: errors.KafkaError) -> CdcLakeError | None:

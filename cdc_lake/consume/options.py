@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from cdc_lake.errors import ConfigError, suggest
@@ -92,6 +93,18 @@ def unknown_option(name: str, known: Iterable[str], client: str) -> ConfigError:
         why=hint or "It is neither one of the client's settings nor a translated one.",
         next="edit `options` below `kafka` in cdc-lake.yaml",
     )
+
+
+def check_files(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a certificate or key file that is not there; the clients do not say which one."""
+    for name, value in options.items():
+        dotted = _SAME.get(name, name.replace("_", "."))
+        if dotted.startswith("ssl.") and dotted.endswith(".location") and not Path(str(value)).exists():
+            raise ConfigError(
+                f"kafka.options: `{name}` names a file that is not there: {value}",
+                why="Paths are relative to the folder the command is started in.",
+                next="edit `options` below `kafka` in cdc-lake.yaml",
+            )
 
 
 def warn_if_readable_by_others(bootstrap: str, security_protocol: str) -> None:
