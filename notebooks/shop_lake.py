@@ -119,18 +119,8 @@ def _open(config: Path) -> ShopLake:
             why=f"Not in it, empty, or not readable: {', '.join(missing)}.",
             next=f"make demo  (it writes a lake), or name another: export {VARIABLE}=/path/to/{DEFAULT_FILE}",
         )
-    _show_to_cursors(connection)
     return ShopLake(config, connection)
 
 
 def _is_empty(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     return connection.execute(f"SELECT 1 FROM current.public.{ident(table)} LIMIT 1").fetchone() is None
-
-
-def _show_to_cursors(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make `orders` mean `current.public.orders` in SQL cells too.
-
-    They run on a cursor of the connection, and DuckDB gives a cursor a search path of its own, without `current`.
-    """
-    for name in TABLES:
-        connection.execute(f"CREATE OR REPLACE VIEW memory.main.{ident(name)} AS FROM current.public.{ident(name)}")
