@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,8 @@ def open_session(config: Config | str | Path | None = None, as_of: str | None = 
             code="as_of_unavailable",
         )
     settings = config if isinstance(config, Config) else load_config(config)
-    con = duckdb.connect()
+    # DuckDB would spill into the folder that the user stands in.
+    con = duckdb.connect(config={"temp_directory": str(Path(tempfile.gettempdir()) / f"cdc-lake-{os.getpid()}")})
     try:
         sources = read_sources(con, settings)
         attach(con)
