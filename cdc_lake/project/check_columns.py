@@ -21,15 +21,24 @@ def check_columns(catalogue: Sequence[Mapping[str, Any]], full: Collection[Table
 
 
 def _unsent(catalogue: Sequence[Mapping[str, Any]]) -> Check:
-    found = [f"{_id(entry)}.{column}: {reason}" for entry in catalogue for column, reason in unsent(entry).items()]
+    found = [(_id(entry), *lost) for entry in catalogue for lost in unsent(entry).items()]
     if not found:
         return ok("columns.unsent", "every column is sent")
+    virtual = {(_id(entry), c["name"]) for entry in catalogue for c in entry["columns"] if c.get("generated")}
     return warn(
         "columns.unsent",
-        listed(found, 10),
+        listed((f"{table}.{column}: {reason}" for table, column, reason in found), 10),
         why="The lake has no such column, in `current` as in `changes`.",
-        fix="ALTER TABLE … ALTER COLUMN … TYPE text[] USING …::text[];   or, for a virtual column, make it STORED",
+        fix=" ".join(_sendable(table, column, (table, column) in virtual) for table, column, _ in found[:20]),
     )
+
+
+def _sendable(table: TableId, column: str, virtual: bool) -> str:
+    """The statement that makes a column one that is sent."""
+    alter, name = f"ALTER TABLE {ident(table.schema)}.{ident(table.name)}", ident(column)
+    if virtual:
+        return f"{alter} DROP COLUMN {name}, ADD COLUMN {name} … GENERATED ALWAYS AS (…) STORED;"
+    return f"{alter} ALTER COLUMN {name} TYPE text[] USING {name}::text[];"
 
 
 def _unchanged(catalogue: Sequence[Mapping[str, Any]], full: Collection[TableId]) -> Check:
