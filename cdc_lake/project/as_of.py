@@ -1,0 +1,78 @@
+"""A source's tables as of an earlier position.
+
+A fold that is not beyond the position is the base, as ever; a table whose fold is beyond it is read from the start of
+its log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import duckdb
+
+from cdc_lake.errors import LakeError
+from cdc_lake.project.checkpoint import Checkpoint
+from cdc_lake.project.moments import Calendar, MomentError, find_position
+from cdc_lake.project.order import load_ends
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.tail import Facts, Tail, placed, survey
+from cdc_lake.project.timeline import timeline_sql
+
+
+def calendar_of(state: SourceState) -> Calendar:
+    """Where moments of this source are looked up. Raises MomentError when it sends no transaction metadata."""
+    if state.transactions is None:
+        raise MomentError(
+            f"The source {state.source} has no past moments to read.",
+            why="Its connector sends no transaction metadata, so nothing says which changes belong together.",
+            next='set "provide.transaction.metadata": "true" in the connector; later moments can then be read',
+            code="as_of_unavailable",
+        )
+    logs = tuple(tuple(t.log.paths) for t in state.tables)
+    return Calendar(state.source, timeline_sql(state.transactions), logs, state.cut)
+
+
+def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, *, number: int = 0) -> SourceState:
+    """`state` as of `moment` (a time, an LSN or a transaction), all tables at that one position.
+
+    A table whose first rows were captured later has an error instead of shapes.
+    Raises MomentError when there is no such position.
+    """
+    cut = find_position(con, calendar_of(state), moment)
+    ends = f"{state.lake.own}.ends_as_of_{number}"
+    load_ends(con, ends, state.transactions, 0)
+    tables = [_rewound(t) if t.checkpoint.cut > cut.position else t for t in state.tables]
+    facts = survey(con, [t.tail for t in tables])
+    tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
+    checked = tuple(_checked(con, t, ends, cut.position, moment) for t in tables)
+    return replace(state, tables=checked, ends=ends, after=0, cut=cut)
+
+
+def _rewound(table: TableState) -> TableState:
+    """The table as if it had never been folded."""
+    return replace(table, base=None, checkpoint=Checkpoint(), tail=Tail(tuple(table.log.paths)))
+
+
+def _checked(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, position: int, moment: str) -> TableState:
+    """The table itself, or with an error: a snapshot after the position brought rows that had been there before.
+
+    Such a row is one whose first event in the log is the snapshot's: a row made later begins with a create.
+    """
+    if table.error is not None or not (table.tail.facts.free and table.tail.facts.placed):
+        return table
+    whole = Tail(tuple(table.log.paths), facts=Facts(1, 1))
+    rows = placed(whole, ends, 1 << 60, ["__key AS k", "__op AS op"], where="__op <> 't'")
+    if table.shapes is not None and table.shapes.keyed:
+        firsts = f"SELECT arg_min(op, (pos_tx, pos_order)) AS op, min(pos_tx) AS pos FROM ({rows}) GROUP BY k"
+    else:
+        firsts = f"SELECT arg_min(op, (pos_tx, pos_order)) AS op, min(pos_tx) AS pos FROM ({rows})"
+    late = con.execute(f"SELECT count(*) FROM ({firsts}) WHERE op = 'r' AND pos > {position}").fetchone()
+    if late is None or late[0] == 0:
+        return table
+    error = LakeError(
+        f"{table.table} cannot be read as of {moment}.",
+        why="The snapshot that brought its rows into the lake is later: what it held then is not known.",
+        next=f"read it as of a later moment: FROM lake.transactions; its changes: FROM changes.{table.table}",
+        code="as_of_before_table",
+    )
+    return replace(table, shapes=None, error=error)
