@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cdc_lake.errors import CdcLakeError, UnavailableError, suggest
 from cdc_lake.local import ports, process
 from cdc_lake.local.connect import Connect
@@ -238,10 +240,12 @@ class Stack:
 
     def _stop(self, part: Part, progress: Progress, seconds: float | None = None) -> None:
         watch = Stopwatch()
-        processes = part.processes()
+        child = self._children.pop(part.name, None)
+        # Our own child is known by its id too: for a moment after its start its arguments cannot be read.
+        own = [] if child is None or child.poll() is not None else [psutil.Process(child.pid)]
+        processes = [*own, *(p for p in part.processes() if p not in own)]
         how = process.KILL if seconds == 0 else part.stop_signal
         process.end(processes, how=how, seconds=part.stop_seconds if seconds is None else seconds)
-        child = self._children.pop(part.name, None)
         if child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=5)
