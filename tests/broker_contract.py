@@ -163,9 +163,13 @@ class BrokerContract:
         assert sorted(tp.topic for tp in reader.rows) == [f"{kafka.prefix}.a", f"{kafka.prefix}.x.a"]
         assert [info.tp.topic for info in reader.broker.partitions(pattern)] == sorted(tp.topic for tp in reader.rows)
 
-    def test_topics_and_partitions_that_appear_are_read_from_their_beginning(self, kafka: Kafka) -> None:
+    @pytest.mark.parametrize("timeout", [0.5, 0.01], ids=["long polls", "polls shorter than a rebalance"])
+    def test_topics_and_partitions_that_appear_are_read_from_their_beginning(
+        self, kafka: Kafka, timeout: float
+    ) -> None:
         first, second, pattern = f"{kafka.prefix}.a", f"{kafka.prefix}.b", rf"{kafka.prefix}\..*"
         reader = subscribed(kafka.broker(), pattern)
+        reader.timeout = timeout
         reader.poll()
         kafka.create(first)
         kafka.produce(first, 0, numbered(0, 3))

@@ -184,6 +184,7 @@ class Reader:
     batches: list[RecordBatch] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     failure: Exception | None = None  # raised once by `assigned`
+    timeout: float = 0.2
 
     def assigned(self, partitions: Sequence[PartitionInfo]) -> Mapping[TopicPartition, int]:
         self.threads.add(threading.get_ident())
@@ -204,8 +205,8 @@ class Reader:
         for tp in partitions:
             self.held.pop(tp, None)
 
-    def poll(self, timeout: float = 0.2) -> list[RecordBatch]:
-        batches = self.broker.poll(timeout)
+    def poll(self) -> list[RecordBatch]:
+        batches = self.broker.poll(self.timeout)
         for batch in batches:
             assert batch.tp in self.held, f"{batch.tp} was returned and is not held"
             assert batch.start == self.held[batch.tp], f"{batch.tp}: a hole or an overlap"

@@ -28,8 +28,8 @@ from cdc_lake.consume import failures
 from cdc_lake.consume.broker import Assignment, PartitionInfo
 from cdc_lake.consume.columns import header_json, record_batch
 from cdc_lake.consume.group import GroupBroker
-from cdc_lake.consume.options import for_confluent, warn_if_readable_by_others
-from cdc_lake.errors import CdcLakeError, UnavailableError
+from cdc_lake.consume.options import LIBRDKAFKA_NAMES, for_confluent, unknown_option, warn_if_readable_by_others
+from cdc_lake.errors import CdcLakeError, ConfigError, UnavailableError
 from cdc_lake.events import RecordBatch, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ _library_log.addHandler(logging.NullHandler())  # our `state` and errors say it 
 _message: Any = Message
 _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
-_START_SECONDS = 10.0
 _ASK_SECONDS = 5.0
 _WATCH_SECONDS = 2.0
 _POLL_RECORDS = 10_000
@@ -81,8 +80,8 @@ _DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IM
 class ConfluentBroker(GroupBroker):
     """The contract is `Broker`'s."""
 
-    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any]) -> None:
-        """Connect. Raises UnavailableError within about ten seconds, ConfigError for an option that is not one."""
+    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any], wait: float) -> None:
+        """Connect within `wait` seconds. Raises UnavailableError, and ConfigError for an option that is not one."""
         super().__init__()
         self._bootstrap = bootstrap
         given = for_confluent(options)
@@ -99,8 +98,8 @@ class ConfluentBroker(GroupBroker):
             self._consumer = Consumer({**settings, "error_cb": self._on_error}, logger=_library_log)
             self._admin = AdminClient({**given, "bootstrap.servers": bootstrap}, logger=_library_log)
         except KafkaException as error:
-            raise failures.bad_option(error.args[0].str()) from None
-        self._wait_until_connected()
+            raise _refused_option(error.args[0].str()) from None
+        self._wait_until_connected(wait)
 
     def subscribe(self, pattern: str, assignment: Assignment) -> None:
         """Join the group for all topics whose whole name matches."""
@@ -278,8 +277,8 @@ class ConfluentBroker(GroupBroker):
     def _resume(self, partitions: Collection[TopicPartition]) -> None:
         self._consumer.resume([_theirs(tp) for tp in partitions if tp in self._reading])
 
-    def _wait_until_connected(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+    def _wait_until_connected(self, wait: float) -> None:
+        deadline = time.monotonic() + wait
         while True:
             try:
                 self._consumer.list_topics(timeout=1.0)
@@ -296,10 +295,10 @@ class ConfluentBroker(GroupBroker):
     def _on_error(self, error: KafkaError) -> None:
         """Called by librdkafka inside `poll` for what concerns a broker and not a partition."""
         failure = self._error(error)
-        if failure.code == failures.NO_ANSWER:
-            self._trouble = failure.why
-        else:
+        if failure.code != failures.NO_ANSWER:
             self._refusal = failure
+        elif not self._trouble or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which tells less than what it follows
+            self._trouble = failure.why
 
     def _error(self, error: KafkaError) -> UnavailableError:
         detail = error.str()
@@ -310,6 +309,12 @@ class ConfluentBroker(GroupBroker):
         if error.code() in _RIGHTS:
             return failures.no_rights(self._bootstrap, detail)
         return failures.no_answer(self._bootstrap, detail)
+
+
+def _refused_option(detail: str) -> ConfigError:
+    if detail.startswith("No such configuration property"):
+        return unknown_option(detail.split('"')[1], [*_SETTINGS, *LIBRDKAFKA_NAMES], "confluent-kafka")
+    return failures.bad_option(detail)
 
 
 def _existing(future: Future[Any]) -> Any:

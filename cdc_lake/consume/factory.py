@@ -10,34 +10,35 @@ from cdc_lake.consume.broker import Broker
 from cdc_lake.consume.options import check_files
 from cdc_lake.errors import ConfigError
 
-_DISTRIBUTION = {"confluent": "confluent_kafka", "kafka-python": "kafka"}
 
-
-def open_broker(client: str, bootstrap: str, *, group: str, options: Mapping[str, Any] | None = None) -> Broker:
+def open_broker(
+    client: str, bootstrap: str, *, group: str, options: Mapping[str, Any] | None = None, wait: float = 10.0
+) -> Broker:
     """Connect to Kafka with the configured client (`auto`, `kafka-python` or `confluent`).
 
-    Waits at most about ten seconds. Raises UnavailableError when no broker answers or it refuses the credentials,
+    Raises UnavailableError when no broker answers within about `wait` seconds or it refuses the credentials,
     ConfigError for a client that is not installed or an option that it does not have.
     """
+    given = options or {}
+    check_files(given)
     if client == "auto":
-        client = "confluent" if importlib.util.find_spec(_DISTRIBUTION["confluent"]) else "kafka-python"
-    check_files(options or {})
+        client = "confluent" if importlib.util.find_spec("confluent_kafka") else "kafka-python"
     if client == "confluent":
-        return _confluent(bootstrap, group, options or {})
+        return _confluent(bootstrap, group, given, wait)
     from cdc_lake.consume.kafka_python import KafkaPythonBroker
 
-    return KafkaPythonBroker(bootstrap, group, options or {})
+    return KafkaPythonBroker(bootstrap, group, given, wait)
 
 
-def _confluent(bootstrap: str, group: str, options: Mapping[str, Any]) -> Broker:
+def _confluent(bootstrap: str, group: str, options: Mapping[str, Any], wait: float) -> Broker:
     try:
         from cdc_lake.consume.confluent import ConfluentBroker
     except ModuleNotFoundError as error:
-        if error.name != _DISTRIBUTION["confluent"]:
+        if error.name != "confluent_kafka":
             raise
         raise ConfigError(
             "kafka.client is `confluent`, and confluent-kafka is not installed.",
             why="It comes with the extra `fast`.",
             next="pip install 'cdc-lake[fast]'   (or set kafka.client to auto)",
         ) from None
-    return ConfluentBroker(bootstrap, group, options)
+    return ConfluentBroker(bootstrap, group, options, wait)

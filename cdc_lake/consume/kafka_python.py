@@ -34,7 +34,6 @@ from cdc_lake.events import RecordBatch, TopicPartition
 log = logging.getLogger(__name__)
 logging.getLogger("kafka").addHandler(logging.NullHandler())  # our `state` and errors say it in words
 
-_START_MS = 10_000
 _ASK_MS = 5_000
 _POLL_BYTES = 16 << 20
 _WATCH_SECONDS = 1.0
@@ -55,7 +54,6 @@ _SETTINGS: dict[str, Any] = {
     "receive_message_max_bytes": 512 << 20,
     "receive_buffer_bytes": 1 << 20,
     "reconnect_backoff_max_ms": 1_000,
-    "bootstrap_timeout_ms": _START_MS,
     "metrics_enabled": False,
     "client_id": "cdc-lake",
 }
@@ -64,15 +62,15 @@ _SETTINGS: dict[str, Any] = {
 class KafkaPythonBroker(GroupBroker):
     """The contract is `Broker`'s."""
 
-    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any]) -> None:
-        """Connect. Raises UnavailableError within about ten seconds, ConfigError for an option that is not one."""
+    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any], wait: float) -> None:
+        """Connect within `wait` seconds. Raises UnavailableError, and ConfigError for an option that is not one."""
         super().__init__()
         self._bootstrap = bootstrap
         given = for_kafka_python(options)
         _check_known(given)
         settings = {**_SETTINGS, **given, "bootstrap_servers": bootstrap.split(","), "group_id": group}
         warn_if_readable_by_others(bootstrap, str(settings.get("security_protocol", "PLAINTEXT")))
-        self._consumer = _connect(bootstrap, settings)
+        self._consumer = _connect(bootstrap, settings, wait)
         self._consumer._fetcher.PartitionRecords = ColumnarRecords
         self._cluster = self._consumer._client.cluster
         self._next_watch = 0.0
@@ -244,16 +242,16 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._broker.note_revoked(map(_ours, revoked))
 
 
-def _connect(bootstrap: str, settings: dict[str, Any]) -> KafkaConsumer:
+def _connect(bootstrap: str, settings: dict[str, Any], wait: float) -> KafkaConsumer:
     clients: list[KafkaNetClient] = []
     first_failure: list[errors.KafkaError] = []
 
     def client(**configs: Any) -> KafkaNetClient:
         clients.append(KafkaNetClient(**configs))
         clients[-1].cluster.need_all_topic_metadata = True
-        first_failure.extend(_try(clients[-1]))
+        first_failure.extend(_try(clients[-1], wait))
         # Here and not in KafkaConsumer, which may wait for ever once the first connection told it the broker's version.
-        clients[-1]._manager.bootstrap(_START_MS)
+        clients[-1]._manager.bootstrap(wait * 1000)
         return clients[-1]
 
     try:
@@ -268,7 +266,7 @@ def _connect(bootstrap: str, settings: dict[str, Any]) -> KafkaConsumer:
         raise
 
 
-def _try(client: KafkaNetClient) -> list[errors.KafkaError]:
+def _try(client: KafkaNetClient, wait: float) -> list[errors.KafkaError]:
     """Why a first connection fails, if it does: kafka-python's own retries swallow the reason.
 
     Raises what retrying will not mend; the connection is used on when it comes about.
@@ -277,7 +275,7 @@ def _try(client: KafkaNetClient) -> list[errors.KafkaError]:
     async def connect() -> None:
         first = client.cluster.bootstrap_brokers()[0].node_id
         # Without a refresh: it would begin a bootstrap of its own, which has no end.
-        await client._manager.get_connection(first, timeout_ms=_ASK_MS, refresh_metadata_on_err=False)
+        await client._manager.get_connection(first, timeout_ms=wait * 1000, refresh_metadata_on_err=False)
 
     client._net.start()
     try:

@@ -58,6 +58,7 @@ _SAME = {
     "reconnect_backoff_max_ms": "reconnect.backoff.max.ms",
     "request_timeout_ms": "socket.timeout.ms",
 }
+LIBRDKAFKA_NAMES = frozenset(_SAME.values())
 _ALIASES = {"sasl.mechanism": "sasl.mechanisms", "fetch.message.max.bytes": "max.partition.fetch.bytes"}
 
 

@@ -195,7 +195,7 @@ def _unpack(buffer: bytes, batch: Any, chunk: Chunk) -> int:  # noqa: PLR0912, P
         pos += 1
         if number > 127:
             number, pos = _varint(buffer, pos - 1)
-        end = pos + (number >> 1)
+        end = pos + (number >> 1) if not number & 1 else -1
         pos += 1  # attributes: unused
         number = buffer[pos]
         pos += 1
@@ -214,7 +214,7 @@ def _unpack(buffer: bytes, batch: Any, chunk: Chunk) -> int:  # noqa: PLR0912, P
                 pos += 1
             else:
                 number, pos = _varint(buffer, pos - 1)
-        add_offset(base_offset + (number >> 1))
+        add_offset(base_offset + ((number >> 1) ^ -(number & 1)))
         number = buffer[pos]
         pos += 1
         if number > 127:
