@@ -86,12 +86,25 @@ def make_sink(
     flush_seconds: float = 1e-9,
     tables: str | None = None,
     accept_gaps: str | None = None,
+    memory_mb: float = 1024,
+    worker: Executor | None = None,
+    max_records: int = 500,
 ) -> Sink:
     """A sink of the source `pos` that lands in `folder/lake`."""
-    config = Config(root=folder, sink=SinkConfig(flush_seconds=flush_seconds), tables={"*.*": Table()})
+    config = Config(
+        root=folder, sink=SinkConfig(flush_seconds=flush_seconds, memory_mb=memory_mb), tables={"*.*": Table()}
+    )
     inline = Inline()
     landing = Landing(config.lake_uri, SOURCE, transaction_topic=CONNECTOR.transaction_topic, pool=inline)
-    return Sink(config, CONNECTOR, kafka.broker(group), landing, tables=tables, accept_gaps=accept_gaps, worker=inline)
+    return Sink(
+        config,
+        CONNECTOR,
+        kafka.broker(group, max_records=max_records),
+        landing,
+        tables=tables,
+        accept_gaps=accept_gaps,
+        worker=worker or inline,
+    )
 
 
 def log_rows(folder: Path, table: str | None, *, path: str | None = None) -> list[dict[str, Any]]:

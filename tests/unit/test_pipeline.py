@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,3 +187,41 @@ def test_hostile_table_names_stay_inside_the_lake(kafka: MemoryKafka, tmp_path: 
     lake = tmp_path / "lake" / SOURCE / "log" / "public"
     assert {p.parent.parent for p in (tmp_path / "lake").rglob("_delta_log") if "log/" in str(p)} == {lake}
     assert all(len(offsets(tmp_path, name)) == 1 for name in names)
+
+
+def test_a_full_buffer_pauses_the_consumer_until_a_flush_makes_room(kafka: MemoryKafka, tmp_path: Path) -> None:
+    big = "x" * 300_000
+    for i in range(60):
+        kafka.produce("pos.public.orders", 0, *event("orders", {"id": i, "note": big}))
+    stuck = Stuck()
+    sink = make_sink(kafka, tmp_path, memory_mb=32, worker=stuck, max_records=2)
+    sink._broker.subscribe(sink.pattern, sink)
+    for _ in range(40):
+        sink._step()
+    held = sink._buffer.nbytes
+    assert sink._paused
+    # A poll may bring a batch more than fits; the memory limit has room for it.
+    assert held < 32_000_000 / 2
+    stuck.let_go()
+    sink.stop()
+    while sink._buffer.batches or sink._flush is not None:
+        sink._step()
+        stuck.let_go()
+    assert not sink._paused
+
+
+class Stuck(Executor):
+    """A store that does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def let_go(self) -> None:
+        for future, work in self._waiting:
+            future.set_result(work())
+        self._waiting.clear()
