@@ -54,9 +54,9 @@ def transaction_id(tp: TopicPartition) -> str:
     return f"{tp.topic}/{tp.partition}"
 
 
-def generation_id(topic: str, topic_id: str) -> str:
-    """The app transaction whose presence says that `topic` was read when Kafka knew it by `topic_id`."""
-    return f"topic:{topic}@{topic_id}"
+def generation_ids(topic: str, topic_id: str) -> tuple[str, ...]:
+    """App transactions that say: the id of `topic` is known, and it is `topic_id`. None when Kafka tells no id."""
+    return (f"topic:{topic}", f"topic:{topic}@{topic_id}") if topic_id else ()
 
 
 class AppendTable:
@@ -124,7 +124,7 @@ class AppendTable:
             table.alter.set_table_description(json.dumps(about))
 
     def knows(self, generation: str) -> bool:
-        """Whether a commit has recorded this `generation_id`."""
+        """Whether a commit has recorded this one of `generation_ids`."""
         table = self.open()
         return table is not None and table.transaction_version(generation) is not None
 

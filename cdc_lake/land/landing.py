@@ -14,7 +14,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import OffsetsExpired, PartitionError, TopicRecreated
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
-from cdc_lake.land.append import AppendTable, Span, generation_id
+from cdc_lake.land.append import AppendTable, Span, generation_ids
 
 # Commits of different tables run side by side: each is mostly waiting for the store.
 _COMMIT_THREADS = 4
@@ -64,7 +64,7 @@ class Landing:
         self._schemas = self._table(layout.schemas_path(root, source), tables.SCHEMAS)
         self._logs: dict[TableId, AppendTable] = {}
         self._routes: dict[str, list[TableId]] = {}
-        self._generation: dict[str, str] = {}
+        self._generation: dict[str, tuple[str, ...]] = {}
         self._pool = pool or ThreadPoolExecutor(_COMMIT_THREADS, thread_name_prefix="commit")
         self._read_routes()
 
@@ -82,16 +82,16 @@ class Landing:
         Raises TopicRecreated and OffsetsExpired: this partition must not be read.
         """
         homes = self._homes(tp.topic)
-        generation = generation_id(tp.topic, topic_id)
+        generations = generation_ids(tp.topic, topic_id)
         if self._dead not in homes:
             self._dead.take_over([tp])
         found = [home.take_over([tp]).get(tp) for home in homes]
         positions = [position for position in found if position is not None]
-        self._generation[tp.topic] = generation
+        self._generation[tp.topic] = generations
         if not positions:
             return beginning
         position = min(positions)
-        known = any(home.knows(generation) for home in homes) if topic_id else True
+        known = all(any(home.knows(g) for home in homes) for g in generations) or not _told(homes, generations)
         if not known or position > end:
             raise _recreated(tp, position, end)
         if position < beginning:
@@ -166,7 +166,7 @@ class Landing:
         return [self._logs[table] for table in self._routes.get(topic, [])] or [self._dead]
 
     def _generations(self, spans: Iterable[Span]) -> list[str]:
-        return sorted({self._generation[s.tp.topic] for s in spans if s.tp.topic in self._generation})
+        return sorted({g for s in spans for g in self._generation.get(s.tp.topic, ())})
 
     def _commit_dead(self, work: Round, bad: set[str], landed: Landed) -> None:
         routed = set(self._routes) | {topic for topic, _, _ in work.rows}
@@ -232,6 +232,11 @@ class Landing:
             action()
         except PartitionError as error:
             landed.stopped[topic] = error
+
+
+def _told(homes: Sequence[AppendTable], generations: Sequence[str]) -> bool:
+    """Whether the lake ever learned the topic's id; a broker may have told none when the topic was new."""
+    return bool(generations) and any(home.knows(generations[0]) for home in homes)
 
 
 def _recreated(tp: TopicPartition, position: int, end: int) -> TopicRecreated:
