@@ -75,15 +75,17 @@ def log_row(
     }
 
 
-def end_row(offset: int, tx_id: str, counts: Mapping[str, int]) -> Row:
+def end_row(
+    offset: int, tx_id: str, counts: Mapping[str, int], *, lsn: int | None = None, when: datetime | None = None
+) -> Row:
     """The END of a transaction in the transactions table."""
     return {
         "status": "END",
         "tx_id": tx_id,
-        "lsn": 1000 + offset,
+        "lsn": lsn if lsn is not None else 1000 + offset,
         "event_count": sum(counts.values()),
         "data_collections": text([{"data_collection": t, "event_count": n} for t, n in sorted(counts.items())]),
-        "source_ts": _START + timedelta(seconds=offset),
+        "source_ts": when or _START + timedelta(seconds=offset),
         "__topic": f"{SOURCE}.transaction",
         "__partition": 0,
         "__offset": offset,
@@ -180,7 +182,9 @@ class Feed:
         for table, event in events:
             self.place(table, dict(event))
         if self.metadata:
-            self.pending_ends.append(end_row(self.ends, tx_id, counts))
+            number = int(tx_id)
+            end = end_row(self.ends, tx_id, counts, lsn=1000 + number, when=_START + timedelta(minutes=number))
+            self.pending_ends.append(end)
             self.ends += 2  # the BEGIN of the next transaction stands between
 
     def place(self, table: TableId, event: Row) -> None:

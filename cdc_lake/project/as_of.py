@@ -45,7 +45,7 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
     facts = survey(con, [t.tail for t in tables])
     tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
     checked = tuple(_checked(con, t, ends, cut.position, moment) for t in tables)
-    return replace(state, tables=checked, ends=ends, after=0, cut=cut)
+    return replace(state, tables=checked, ends=ends, after=0, cut=cut, past=True)
 
 
 def _rewound(table: TableState) -> TableState:

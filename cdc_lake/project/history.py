@@ -15,8 +15,8 @@ from cdc_lake.project.files import scan
 from cdc_lake.project.life import HISTORY_COLUMNS, Life, life_steps
 from cdc_lake.sqltext import literal
 
-# A row that a key has had: the `inc`-th of its era.
-_NODE = ("k", "era", "inc")
+# A row that a key has had: `kid` is the key in its era as a number, `inc` counts its rows.
+_NODE = ("kid", "inc")
 
 
 def history_sql(life: Life) -> str:
@@ -74,60 +74,54 @@ def _groups() -> list[str]:
     """What each transaction made of each key: whether it is `alive` after it and `was` before, how many rows came and
     went, and how many the key has had `before`."""
     image = "FILTER (op IN ('c', 'u', 'r'))"
-    by_key = "PARTITION BY k, era ORDER BY first"
+    told = "last_value(told IGNORE NULLS) OVER (PARTITION BY kid ORDER BY first ROWS {} AND 1 PRECEDING)"
     return [
-        f"""counted AS (SELECT k, era, grp, min(rank) AS first, max(stamp) AS stamp, any_value(tx) AS tx,
-            max(pos_tx) AS pos_tx, arg_min(op, rank) AS first_op, any_value(top) AS top,
+        """keys AS MATERIALIZED (SELECT k, era, row_number() OVER () AS kid
+            FROM (SELECT DISTINCT k, era FROM events WHERE k IS NOT NULL))""",
+        """keyed AS MATERIALIZED (SELECT e.* EXCLUDE (era), y.kid
+            FROM events e JOIN keys y ON y.k = e.k AND y.era = e.era)""",
+        f"""counted AS (SELECT kid, grp, min(id) AS first, max(stamp) AS stamp, any_value(tx) AS tx,
+            max(pos_tx) AS pos_tx, arg_min(op, id) AS first_op, any_value(top) AS top,
             count(*) FILTER (op = 'c') AS made, count(*) FILTER (op = 'd') AS gone,
-            arg_max(op, rank) {image} AS image_op, arg_max(part, rank) {image} AS part,
-            arg_max(off, rank) {image} AS off, arg_max_null(lsn, rank) {image} AS lsn,
-            arg_max_null(other, rank) FILTER (op = 'c') AS came_from
-            FROM events WHERE k IS NOT NULL GROUP BY k, era, grp)""",
+            arg_max(op, id) {image} AS image_op, arg_max(part, id) {image} AS part,
+            arg_max(off, id) {image} AS off, arg_max_null(lsn, id) {image} AS lsn,
+            arg_max_null(other, id) FILTER (op = 'c') AS came_from
+            FROM keyed GROUP BY kid, grp)""",
         """told AS (SELECT *, CASE WHEN first_op = 'r' OR made > gone THEN 1 WHEN made < gone THEN 0
             WHEN first_op <> 'c' THEN 1 END AS told FROM counted)""",
-        f"""carried AS (SELECT *, coalesce(last_value(told IGNORE NULLS)
-            OVER ({by_key} ROWS UNBOUNDED PRECEDING), 0) AS alive FROM told)""",
-        f"known AS (SELECT *, coalesce(lag(alive) OVER ({by_key}), 0) AS was FROM carried)",
+        f"known AS (SELECT *, coalesce({told.format('BETWEEN UNBOUNDED PRECEDING')}, 0) AS was FROM told)",
         # A row that the log meets first in an update or a snapshot begins there.
-        "begun AS (SELECT *, (was = 0 AND first_op IN ('u', 'r'))::INT AS met FROM known)",
-        f"""groups AS MATERIALIZED (SELECT *, coalesce(sum(made + met)
-            OVER ({by_key} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::BIGINT AS before FROM begun)""",
+        """begun AS (SELECT *, coalesce(told, was) AS alive, (was = 0 AND first_op IN ('u', 'r'))::INT AS met
+            FROM known)""",
+        """groups AS MATERIALIZED (SELECT *,
+            (sum(made + met) OVER (PARTITION BY kid ORDER BY first ROWS UNBOUNDED PRECEDING))::BIGINT AS inc,
+            max(stamp) OVER (PARTITION BY kid ORDER BY first ROWS UNBOUNDED PRECEDING) AS since FROM begun)""",
     ]
 
 
 def _lineages() -> list[str]:
-    """`located`: each event with its row's number `inc`; `lineage`: rows that had another key before, by their root."""
-    here = "PARTITION BY e.k, e.era, e.grp ORDER BY e.rank"
-    # The rows of a key leave in the order in which they came.
-    inc = f"""CASE e.op WHEN 'd' THEN before - was + count(*) FILTER (e.op = 'd') OVER ({here})
-        ELSE before + met + count(*) FILTER (e.op = 'c') OVER ({here}) END"""
-    moves = "SELECT *, row_number() OVER (PARTITION BY grp, k, other ORDER BY rank) AS n FROM moves"
+    """`located`: each event with its row's number `inc`; `lineage`: all rows that have had several keys, by the root.
+
+    The rows of a key leave in the order in which they came.
+    """
+    here = "PARTITION BY e.kid, e.grp ORDER BY e.id"
+    before = "g.inc - made - met"
+    inc = f"""CASE e.op WHEN 'd' THEN {before} - was + count(*) FILTER (e.op = 'd') OVER ({here})
+        ELSE {before} + met + count(*) FILTER (e.op = 'c') OVER ({here}) END"""
+    moves = "SELECT *, row_number() OVER (PARTITION BY grp, k, other ORDER BY id) AS n FROM moves"
     columns = ", ".join(f"d.{c} AS from_{c}, c.{c} AS {c}" for c in _NODE)
     node, root = ", ".join(f"l.{c}" for c in _NODE), ", ".join(f"x.root_{c}" for c in _NODE)
+    first = ", ".join(f"l.from_{c}" for c in _NODE)
     follows = " AND ".join(f"l.from_{c} = x.{c}" for c in _NODE)
     return [
-        f"""located AS (SELECT e.*, {inc} AS inc
-            FROM events e JOIN groups g ON g.k = e.k AND g.era = e.era AND g.grp = e.grp)""",
-        "moves AS MATERIALIZED (SELECT k, era, inc, grp, op, other, rank FROM located WHERE other IS NOT NULL)",
+        f"located AS (SELECT e.*, {inc} AS inc FROM keyed e JOIN groups g ON g.kid = e.kid AND g.grp = e.grp)",
+        "moves AS MATERIALIZED (SELECT k, kid, inc, grp, op, other, id FROM located WHERE other IS NOT NULL)",
         f"""links AS MATERIALIZED (SELECT {columns} FROM ({moves} WHERE op = 'd') d JOIN ({moves} WHERE op = 'c') c
             ON d.grp = c.grp AND d.k = c.other AND d.other = c.k AND d.n = c.n)""",
-        f"""lineage AS (
-            SELECT {node}, {", ".join(f"l.from_{c} AS root_{c}" for c in _NODE)}, 1 AS depth
-            FROM links l WHERE NOT EXISTS (SELECT 1 FROM links x WHERE {follows})
+        f"""lineage({", ".join(_NODE)}, {", ".join(f"root_{c}" for c in _NODE)}, depth) AS (
+            SELECT {first}, {first}, 0 FROM links l WHERE NOT EXISTS (SELECT 1 FROM links x WHERE {follows})
             UNION ALL SELECT {node}, {root}, x.depth + 1 FROM lineage x JOIN links l ON {follows})""",
     ]
-
-
-def _rooted(relation: str) -> str:
-    """The rows of `relation` (k, era, inc, …) with the root of their lineage, their depth in it, and `linked`."""
-    same = " AND ".join(f"g.{c} = n.{c}" for c in _NODE)
-    root = ", ".join(f"coalesce(g.root_{c}, n.{c}) AS root_{c}" for c in _NODE)
-    return f"""(SELECT n.*, {root}, coalesce(g.depth, 0) AS depth, g.depth IS NOT NULL AS linked
-        FROM {relation} n LEFT JOIN lineage g ON {same})"""
-
-
-def _along(order: str) -> str:
-    return f"PARTITION BY {', '.join(f'root_{c}' for c in _NODE)} ORDER BY depth, {order}"
 
 
 def _values(life: Life) -> list[str]:
@@ -139,7 +133,9 @@ def _values(life: Life) -> list[str]:
     decoded = shapes.decoded(images, "img", "sid", place, marks=bool(shapes.toastable))
     if not shapes.toastable:
         return [f"vals AS NOT MATERIALIZED (SELECT *, []::VARCHAR[] AS unknown FROM ({decoded}))"]
-    last = f"OVER ({_along('rank')} ROWS UNBOUNDED PRECEDING)"
+    root = ", ".join(f"coalesce(g.root_{c}, l.{c}) AS root_{c}" for c in _NODE)
+    same = " AND ".join(f"g.{c} = l.{c}" for c in _NODE)
+    last = f"OVER (PARTITION BY {', '.join(f'root_{c}' for c in _NODE)} ORDER BY depth, id ROWS UNBOUNDED PRECEDING)"
     followed, shown, unknown = [], [], []
     for i, name in enumerate(shapes.names):
         if i not in shapes.toastable:
@@ -153,51 +149,51 @@ def _values(life: Life) -> list[str]:
         unknown.append(f"CASE WHEN s{i} IS NULL THEN {literal(name)} END")
     names = f"list_filter([{', '.join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown"
     return [
-        f"""imaged AS (SELECT d.*, l.k, l.era, l.inc, l.rank, l.partial
-            FROM located l JOIN ({decoded}) d ON {_same_image("l", "d")})""",
-        f"followed AS (SELECT {', '.join([*place, *followed])} FROM {_rooted('imaged')})",
+        f"""imaged AS (SELECT d.*, l.id, l.partial, {root}, coalesce(g.depth, 0) AS depth
+            FROM located l JOIN ({decoded}) d ON {_same_image("l", "d")} LEFT JOIN lineage g ON {same})""",
+        f"followed AS (SELECT {', '.join([*place, *followed])} FROM imaged)",
         f"vals AS MATERIALIZED (SELECT {', '.join([*place, *shown, names])} FROM followed)",
     ]
 
 
-def _same_image(one: str, other: str) -> str:
-    return " AND ".join(f"{one}.{c} = {other}.{c}" for c in ("top", "part", "off"))
+def _same_image(one: str, other: str, prefix: str = "") -> str:
+    return " AND ".join(f"{one}.{prefix}{c} = {other}.{c}" for c in ("top", "part", "off"))
 
 
 def _states(life: Life) -> list[str]:
     """`states`: the groups after which a key is not as before, without snapshot rows that show nothing new."""
     same = " AND ".join(f"x.c{i} IS NOT DISTINCT FROM y.c{i}" for i in range(len(life.shapes.names)))
-    earlier = ", ".join(f"lag({c}) OVER (PARTITION BY k, era ORDER BY first) AS b_{c}" for c in ("top", "part", "off"))
-    before = " AND ".join(f"a.b_{c} = y.{c}" for c in ("top", "part", "off"))
+    earlier = ", ".join(f"arg_max(c.{c}, c.first) AS b_{c}" for c in ("top", "part", "off"))
     return [
-        "changed AS MATERIALIZED (SELECT *, before + made + met AS inc FROM groups WHERE alive = 1 OR was = 1)",
-        f"""again AS MATERIALIZED (SELECT * FROM (SELECT *, {earlier} FROM changed)
-            WHERE first_op = 'r' AND was = 1)""",
-        f"""nothing_new AS (SELECT a.k, a.era, a.grp FROM again a
-            JOIN vals x ON {_same_image("a", "x")} JOIN vals y ON {before} WHERE {same})""",
-        """states AS (SELECT * FROM changed s WHERE NOT EXISTS (
-            SELECT 1 FROM nothing_new n WHERE n.k = s.k AND n.era = s.era AND n.grp = s.grp))""",
+        "changed AS MATERIALIZED (SELECT * FROM groups WHERE alive = 1 OR was = 1)",
+        f"""again AS MATERIALIZED (SELECT a.kid, a.first, a.top, a.part, a.off, {earlier}
+            FROM (SELECT * FROM changed WHERE first_op = 'r' AND was = 1) a
+            JOIN changed c ON c.kid = a.kid AND c.first < a.first GROUP BY ALL)""",
+        f"""nothing_new AS (SELECT a.kid, a.first FROM again a
+            JOIN vals x ON {_same_image("a", "x")} JOIN vals y ON {_same_image("a", "y", "b_")} WHERE {same})""",
+        """states AS (SELECT * FROM changed s
+            WHERE NOT EXISTS (SELECT 1 FROM nothing_new n WHERE n.kid = s.kid AND n.first = s.first))""",
     ]
 
 
 def _lines() -> list[str]:
     """`lines`: the states in which a key has a row, each with its end and with its neighbours in the lineage."""
     return [
-        """since AS (SELECT s.*, e.end_rank, e.end_at, e.end_tx, e.end_pos, greatest(e.begun_at,
-            max(stamp) OVER (PARTITION BY s.k, s.era ORDER BY first ROWS UNBOUNDED PRECEDING)) AS valid_from
-            FROM states s JOIN eras e ON e.era = s.era)""",
-        """ended AS (SELECT *, lead(first) OVER w AS next_first, lead(valid_from) OVER w AS next_at,
+        """ended AS (SELECT *, lead(first) OVER w AS next_first, lead(since) OVER w AS next_at,
             lead(tx) OVER w AS next_tx, lead(pos_tx) OVER w AS next_pos,
             CASE WHEN lead(gone) OVER w > 0 THEN 'd' WHEN lead(made) OVER w > 0 THEN 'c'
                 ELSE lead(image_op) OVER w END AS next_op
-            FROM since WINDOW w AS (PARTITION BY k, era ORDER BY first))""",
-        """spans AS (SELECT *,
-            CASE WHEN next_first IS NOT NULL THEN next_at WHEN end_rank IS NOT NULL THEN greatest(valid_from, end_at)
-                END AS valid_to,
-            CASE WHEN next_first IS NOT NULL THEN next_op WHEN end_rank IS NOT NULL THEN 't' END AS ended_by,
+            FROM states WINDOW w AS (PARTITION BY kid ORDER BY first))""",
+        """spans AS (SELECT s.*, y.k, greatest(since, begun_at) AS valid_from,
+            CASE WHEN next_first IS NOT NULL THEN greatest(next_at, begun_at)
+                WHEN end_id IS NOT NULL THEN greatest(since, begun_at, end_at) END AS valid_to,
+            CASE WHEN next_first IS NOT NULL THEN next_op WHEN end_id IS NOT NULL THEN 't' END AS ended_by,
             CASE WHEN next_first IS NOT NULL THEN next_tx ELSE end_tx END AS ended_tx,
             CASE WHEN next_first IS NOT NULL THEN next_pos ELSE end_pos END AS ended_pos
-            FROM ended WHERE alive = 1)""",
-        f"""lines AS (SELECT *, lag(k) OVER w AS key_before, lead(k) OVER w AS key_after
-            FROM {_rooted("spans")} WINDOW w AS ({_along("first")}))""",
+            FROM ended s JOIN keys y ON y.kid = s.kid JOIN eras e ON e.era = y.era WHERE alive = 1)""",
+        f"""beside AS (SELECT s.kid, s.first, g.depth, lag(k) OVER w AS key_before, lead(k) OVER w AS key_after
+            FROM spans s JOIN lineage g ON {" AND ".join(f"g.{c} = s.{c}" for c in _NODE)}
+            WINDOW w AS (PARTITION BY {", ".join(f"root_{c}" for c in _NODE)} ORDER BY depth, s.first))""",
+        """lines AS (SELECT s.*, coalesce(b.depth, 0) > 0 AS linked, b.key_before, b.key_after
+            FROM spans s LEFT JOIN beside b ON b.kid = s.kid AND b.first = s.first)""",
     ]

@@ -14,26 +14,26 @@ def bag_history_sql(life: Life) -> str:
     names = [f"c{i}" for i in range(len(life.shapes.names))]
     values = ", ".join(names)
     columns = ["__before AS old", "__after AS img", "__schema_id AS sid"]
-    own = ["op", "rank", "grp", "tx", "lsn", "stamp", "pos_tx", "era"]
+    own = ["op", "id", "grp", "tx", "lsn", "stamp", "pos_tx", "era"]
     # An update takes its old image away before it adds the new one.
     images = """(SELECT *, 0 AS step, old AS image FROM events WHERE op IN ('u', 'd') AND old IS NOT NULL
         UNION ALL SELECT *, 1 AS step, img AS image FROM events WHERE op IN ('c', 'r', 'u'))"""
-    numbered = f"""SELECT *, row_number() OVER (PARTITION BY {values}, era, step ORDER BY rank) AS n
+    numbered = f"""SELECT *, row_number() OVER (PARTITION BY {values}, era, step ORDER BY id) AS n
         FROM ({life.shapes.decoded(images, "image", "sid", [*own, "step"])})"""
     same = " AND ".join(f"g.{c} IS NOT DISTINCT FROM a.{c}" for c in [*names, "era", "n"])
     steps = [*life_steps(life, columns), f"steps AS MATERIALIZED ({numbered})"]
     shown = (
         "a.op",
         "a.stamp",
-        """CASE WHEN g.rank IS NOT NULL THEN greatest(a.stamp, g.stamp)
-            WHEN e.end_rank IS NOT NULL THEN greatest(a.stamp, e.end_at) END""",
+        """CASE WHEN g.id IS NOT NULL THEN greatest(a.stamp, g.stamp)
+            WHEN e.end_id IS NOT NULL THEN greatest(a.stamp, e.end_at) END""",
         "a.tx",
         "a.lsn",
         *["NULL::JSON"] * 3,
-        "CASE WHEN g.rank IS NOT NULL THEN g.op WHEN e.end_rank IS NOT NULL THEN 't' END",
-        "CASE WHEN g.rank IS NOT NULL THEN g.tx ELSE e.end_tx END",
+        "CASE WHEN g.id IS NOT NULL THEN g.op WHEN e.end_id IS NOT NULL THEN 't' END",
+        "CASE WHEN g.id IS NOT NULL THEN g.tx ELSE e.end_tx END",
         "a.pos_tx",
-        "CASE WHEN g.rank IS NOT NULL THEN g.pos_tx ELSE e.end_pos END",
+        "CASE WHEN g.id IS NOT NULL THEN g.pos_tx ELSE e.end_pos END",
         "[]::VARCHAR[]",
     )
     listed = ", ".join(f"{sql} AS {name}" for name, sql in zip(HISTORY_COLUMNS, shown, strict=True))

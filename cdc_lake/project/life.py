@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdc_lake.project.current import RANK
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.tail import Facts, Tail, placed
 from cdc_lake.sqltext import literal
@@ -30,8 +29,6 @@ HISTORY_COLUMNS = (
     "__to_position",
     "__unknown",
 )
-# The era before the first truncate.
-_FIRST_ERA = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +64,24 @@ _GROUP = "CASE WHEN tx IS NOT NULL THEN tx WHEN op = 'r' THEN 'r' || off ELSE '@
 def life_steps(life: Life, columns: Sequence[str]) -> list[str]:
     """The common table expressions up to `eras` and `events`, with `columns` (SQL over log columns) of each event.
 
-    An event also has its place `rank`, its transaction `grp` (without transaction metadata, events of one instant are
-    one), the time `stamp` that is shown for it, and its `era`.
+    An event also has its place among all as one number `id`, its transaction `grp` (without transaction metadata,
+    events of one instant are one), the time `stamp` that is shown for it, and its `era`.
     """
     own = ("__op AS op", "__key AS k", "__tx_id AS tx", "__source_ts AS ts", "__lsn AS lsn", "__partition AS part")
     return [
         f"timeline AS MATERIALIZED ({life.timeline})",
         f"placed AS ({life.placed([*own, *columns])})",
         f"""once AS MATERIALIZED (
-            SELECT p.*, {RANK} AS rank, {_GROUP} AS grp, greatest(ts, t.shown_ts) AS stamp
+            SELECT p.*, row_number() OVER (ORDER BY p.pos_tx, pos_order, off) AS id, {_GROUP} AS grp,
+            greatest(ts, t.shown_ts) AS stamp
             FROM (SELECT * FROM placed QUALIFY row_number() OVER (PARTITION BY {_IDENTITY} ORDER BY off) = 1) p
             LEFT JOIN timeline t ON t.pos = p.pos_tx)""",
-        f"""eras AS MATERIALIZED (
-            SELECT rank AS era, stamp AS begun_at, lead(rank) OVER w AS end_rank, lead(grp) OVER w AS end_grp,
+        """eras AS MATERIALIZED (
+            SELECT id AS era, stamp AS begun_at, lead(id) OVER w AS end_id, lead(grp) OVER w AS end_grp,
             lead(tx) OVER w AS end_tx, lead(stamp) OVER w AS end_at, lead(pos_tx) OVER w AS end_pos
-            FROM (SELECT rank, grp, tx, stamp, pos_tx FROM once WHERE op = 't'
-                UNION ALL SELECT {_FIRST_ERA}, NULL, NULL, NULL, NULL) WINDOW w AS (ORDER BY rank))""",
+            FROM (SELECT id, grp, tx, stamp, pos_tx FROM once WHERE op = 't'
+                UNION ALL SELECT 0, NULL, NULL, NULL, NULL) WINDOW w AS (ORDER BY id))""",
         # What a transaction does before its own truncate leaves nothing behind.
-        """events AS MATERIALIZED (SELECT o.*, e.era FROM once o ASOF JOIN eras e ON o.rank > e.era
+        """events AS MATERIALIZED (SELECT o.*, e.era FROM once o ASOF JOIN eras e ON o.id > e.era
             WHERE op <> 't' AND grp IS DISTINCT FROM e.end_grp)""",
     ]

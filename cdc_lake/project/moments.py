@@ -166,7 +166,7 @@ def _boundary(con: duckdb.DuckDBPyConnection, calendar: Calendar, moment: Moment
     """The boundary before the first transaction that is later; 0 when that is the first of all."""
     if moment.time is not None:
         text = literal(moment.time.isoformat())
-        later, newest = f"source_ts > {text}::TIMESTAMPTZ", f"max(source_ts) + INTERVAL 1 ms > {text}::TIMESTAMPTZ"
+        later, newest = f"source_ts > {text}::TIMESTAMPTZ", f"max(source_ts) + to_milliseconds(1) > {text}::TIMESTAMPTZ"
     else:
         later, newest = f"lsn > {moment.lsn}", f"max(lsn) >= {moment.lsn}"
     (stop,) = calendar.ends(con, "min(pos)", later)

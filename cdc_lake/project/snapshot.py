@@ -68,7 +68,10 @@ class Lake:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """All tables of a source at one moment. `ends` is the DuckDB relation of transaction positions above `after`."""
+    """All tables of a source at one moment. `ends` is the DuckDB relation of transaction positions above `after`.
+
+    `past` says that the moment is an earlier one than that of opening.
+    """
 
     lake: Lake
     source: str
@@ -77,6 +80,7 @@ class SourceState:
     ends: str
     after: int
     cut: Cut
+    past: bool = False
 
     def view(self, con: duckdb.DuckDBPyConnection, state: TableState, name: str) -> View:
         """What `state` shows at the cut; keys that need single events are settled into `<own>.<name>`."""

@@ -1,4 +1,4 @@
-"""The views of a session: `current` and `changes`, one view per source table in each."""
+"""The views of a session: `current`, `changes` and `history`, one view per source table in each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState, unreadable
+from cdc_lake.project.tail import Facts, Tail, placed
+from cdc_lake.query.history_views import distinct_names, history_view, refused_history
 from cdc_lake.sqltext import ident, literal
 
 # Columns of `changes` before the source's own, as SQL over the log.
@@ -38,13 +40,13 @@ _PARTIAL = """(__op = 'u' AND __before IS NULL) OR (__op = 'c' AND contains(__he
 
 def attach(con: duckdb.DuckDBPyConnection) -> None:
     """Make the catalogues, and `current` with its schema `public` the place where names are looked up."""
-    con.execute("ATTACH ':memory:' AS current; ATTACH ':memory:' AS changes")
-    con.execute("CREATE SCHEMA current.public; CREATE SCHEMA changes.public")
+    for catalogue in ("current", "changes", "history"):
+        con.execute(f"ATTACH ':memory:' AS {catalogue}; CREATE SCHEMA {catalogue}.public")
     con.execute("SET search_path = 'current.public'")
 
 
 def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState]) -> None:
-    """One view per table in `current` and `changes`. A table that cannot be shown says why when it is read."""
+    """One view per table in each catalogue. A table that cannot be shown says why when it is read."""
     named: dict[tuple[str, str], list[tuple[SourceState, TableState]]] = defaultdict(list)
     for source in sources:
         for table in source.tables:
@@ -57,7 +59,8 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState])
             if table.shapes is None:
                 raise table.error or ValueError("a table without shapes has an error")
             _create(con, "current", table.table, _current(con, source, table, f"settled_{number}"))
-            _create(con, "changes", table.table, _changes(table, table.shapes))
+            _create(con, "changes", table.table, _changes(source, table, table.shapes))
+            _create(con, "history", table.table, history_view(source, table))
         except CdcLakeError as error:
             _refuse(con, table.table, error)
         except duckdb.IOException as error:
@@ -67,6 +70,7 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState])
 def _refuse(con: duckdb.DuckDBPyConnection, table: TableId, error: CdcLakeError) -> None:
     for catalogue in ("current", "changes"):
         _create(con, catalogue, table, _refusal(error))
+    _create(con, "history", table, refused_history(error))
 
 
 def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, query: str) -> None:
@@ -84,17 +88,20 @@ def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableSt
     return f"SELECT {columns} FROM ({inner})"
 
 
-def _changes(table: TableState, shapes: Shapes) -> str:
-    """Every event that landed, with the source's columns from the image after it (before it, for a delete)."""
+def _changes(source: SourceState, table: TableState, shapes: Shapes) -> str:
+    """Every event that landed, with the source's columns from the image after it (before it, for a delete).
+
+    In a session of the past, every event until then.
+    """
     own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
-        FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x')"""
+        FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x' AND {_until(source, table)})"""
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
     decoded = shapes.decoded(rows, "img", "sid", carry, marks=True)
     toastable = set(shapes.toastable)
     keys = {c.name for c in shapes.target.key_columns}
     columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)]
-    for i, (shown, name) in enumerate(zip(_distinct(shapes.names), shapes.names, strict=True)):
+    for i, (shown, name) in enumerate(zip(distinct_names(shapes.names, EVENT_COLUMNS), shapes.names, strict=True)):
         # An unchanged value is not in the event: null here, and in `current` the value it still has.
         value = f"CASE WHEN NOT (partial AND u{i}) THEN c{i} END" if i in toastable else f"c{i}"
         if keys and name not in keys:
@@ -112,17 +119,13 @@ def _whole(table: TableState) -> str:
         FROM {scan(table.log.paths, LOG)}"""
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """The source's column names; one that is called like a column of the event gets `_source` behind it."""
-    taken = {n.lower() for n in (*EVENT_COLUMNS, *names)}
-    found = []
-    for name in names:
-        shown = name
-        if name.lower() in EVENT_COLUMNS:
-            while shown.lower() in taken:
-                shown += "_source"
-        found.append(shown)
-    return found
+def _until(source: SourceState, table: TableState) -> str:
+    """The condition for log rows that a session of the past may show."""
+    if not source.past:
+        return "true"
+    place = ["__topic AS top", "__partition AS part"]
+    rows = placed(Tail(tuple(table.log.paths), facts=Facts(1, 1)), source.ends, source.cut.position, place)
+    return f"(__topic, __partition, __offset) IN (SELECT (top, part, off) FROM ({rows}))"
 
 
 def _clash(group: Sequence[tuple[SourceState, TableState]]) -> LakeError:

@@ -39,7 +39,8 @@ def read_names(session: Session) -> Names:
     """Ask DuckDB which relations and columns there are."""
     rows = session.connection.execute(
         """SELECT database_name, schema_name, table_name, list(column_name ORDER BY column_index)
-        FROM duckdb_columns() WHERE database_name IN ('current', 'changes', 'lake') AND schema_name <> 'internal'
+        FROM duckdb_columns()
+        WHERE database_name IN ('current', 'changes', 'history', 'lake') AND schema_name <> 'internal'
         GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
     found: dict[str, tuple[str, ...]] = defaultdict(tuple)
@@ -50,7 +51,7 @@ def read_names(session: Session) -> Names:
         elif catalogue == "lake":
             found[f"lake.{quoted(table)}"] = shown
         else:
-            found[f"changes.{quoted(schema)}.{quoted(table)}"] = shown
+            found[f"{catalogue}.{quoted(schema)}.{quoted(table)}"] = shown
     return Names(dict(found))
 
 

@@ -14,6 +14,8 @@ from cdc_lake.query.session import Session
 
 _BATCH_ROWS = 2048
 _NO_TABLE = re.compile(r'(?:Table|View) with name "?(.+?)"? does not exist')
+# How an error of our own reaches us through a function that SQL called.
+_IN_FUNCTION = re.compile(r"Python exception occurred while executing the UDF: \w+: ")
 _NO_COLUMN = re.compile(r'Referenced column "(.+?)" not found')
 
 
@@ -77,7 +79,7 @@ def explain(session: Session, error: Exception, sql: str) -> SqlError:
     if column is not None:
         hint = suggest(column.group(1), re.findall(r'"([^"]+)"', rest.split("\n\n")[0]))
         return SqlError(f"There is no column {column.group(1)}.", why=_lines(hint, place), next="cdc-lake tables")
-    kind, _, message = first.partition(": ")
+    kind, _, message = _IN_FUNCTION.sub("", first).partition(": ")
     refused = kind == "Invalid Input Error" and not place
     return SqlError(message or kind, why=rest.strip() if refused else place, next="" if refused else _NEXT)
 
@@ -107,7 +109,7 @@ def _table_names(session: Session) -> list[str]:
         if table.schema == "public":
             names.append(table.name)
         names.append(str(table))
-        names += [f"{catalogue}.{table}" for catalogue in ("current", "changes")]
+        names += [f"{catalogue}.{table}" for catalogue in ("current", "changes", "history")]
     lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters")
     return names + [f"lake.{name}" for name in lake]
 

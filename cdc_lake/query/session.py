@@ -10,13 +10,13 @@ from pathlib import Path
 import duckdb
 
 from cdc_lake.config import Config, load_config
-from cdc_lake.errors import UsageError
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import list_sources
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import Lake, SourceState, prepare, read_source
 from cdc_lake.query.catalogue import attach, create_views
 from cdc_lake.query.lake_views import create_lake_views
+from cdc_lake.query.past import create_moment_macros, sources_as_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +65,24 @@ def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[Source
 
 
 def open_session(config: Config | str | Path | None = None, as_of: str | None = None) -> Session:
-    """Open a connection with the catalogues `current` (the default, `public` on the search path), `changes`, `lake`.
+    """Open a connection with the catalogues `current` (the default, `public` on the search path), `changes`, `history`
+    and `lake`.
 
-    A lake without tables opens too. Raises ConfigError, and LakeError when a table of the lake cannot be read.
+    `as_of` is a moment of the past: a time (ISO 8601, UTC without a zone), an LSN or a transaction id; all tables are
+    then as the source showed them at that moment. A lake without tables opens too.
+    Raises ConfigError, MomentError, and LakeError when a table of the lake cannot be read.
     """
-    if as_of is not None:
-        raise UsageError(
-            "Reading the lake as of an earlier moment is not available yet.",
-            why="It needs the folded history.",
-            next="leave out --as-of; earlier versions of a row are in changes.<schema>.<table>",
-            code="as_of_unavailable",
-        )
     settings = config if isinstance(config, Config) else load_config(config)
     # DuckDB would spill into the folder that the user stands in.
     con = duckdb.connect(config={"temp_directory": str(Path(tempfile.gettempdir()) / f"cdc-lake-{os.getpid()}")})
     try:
         sources = read_sources(con, settings)
+        if as_of is not None:
+            sources = sources_as_of(con, sources, as_of)
         attach(con)
         create_views(con, sources)
         create_lake_views(con, open_lake(settings), sources)
+        create_moment_macros(con, sources)
     except BaseException:
         con.close()
         raise

@@ -74,7 +74,7 @@ def test_query_reads_a_file_or_stdin(
         (("query", "SELECT 1", "-f", "q.sql"), 2, "Give one query"),
         (("query", "-f", "missing.sql"), 2, "missing.sql cannot be read"),
         (("query", "SELECT 1", "--format", "jsn"), 2, 'Did you mean "json"?'),
-        (("query", "SELECT 1", "--as-of", "2026-01-01"), 2, "not available yet"),
+        (("query", "SELECT 1", "--as-of", "2026-01-01"), 2, "before the log of pos begins"),
         (("fold", "oders"), 2, 'Did you mean "orders"?'),
     ],
 )

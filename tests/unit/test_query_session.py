@@ -12,7 +12,6 @@ import duckdb
 import pytest
 
 import cdc_lake
-from cdc_lake.errors import UsageError
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source
 from cdc_lake.project.snapshot import Lake
@@ -93,11 +92,6 @@ def test_a_session_stays_at_its_moment(feed: Feed) -> None:
 def test_a_lake_with_nothing_in_it_opens(tmp_path: Path) -> None:
     assert ask(tmp_path, "SELECT count(*) FROM lake.tables") == [(0,)]
     assert ask(tmp_path, "SELECT count(*) FROM lake.dead_letters") == [(0,)]
-
-
-def test_as_of_is_refused_in_words_until_there_is_a_history(feed: Feed) -> None:
-    with pytest.raises(UsageError, match="as of"):
-        open_session(config(feed.folder), as_of="2026-11-24")
 
 
 @pytest.mark.parametrize("folded", [False, True])
