@@ -21,12 +21,13 @@ __all__ = ["__version__", "connect"]
 
 
 def connect(config: Config | str | Path | None = None, as_of: str | None = None) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB connection with `current`, `changes` and `lake` attached.
+    """Open a DuckDB connection with `current`, `changes`, `history` and `lake` attached.
 
     `config` is a Config, the path of a `cdc-lake.yaml`, or None for the one in the current folder. The connection is
-    a snapshot: all tables are read at one cut, the one of the moment it was opened.
+    a snapshot: all tables are read at one cut, that of the moment it was opened, or that of `as_of`: a time (ISO 8601,
+    UTC without a zone), an LSN or a transaction id.
 
-    Raises `CdcLakeError` when the config or the lake cannot be read.
+    Raises `CdcLakeError` when the config or the lake cannot be read, or does not hold that moment.
     """
     from cdc_lake.query.session import open_session
 

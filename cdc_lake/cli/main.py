@@ -23,6 +23,8 @@ NOUNS: tuple[str, ...] = (
     "connector",
     "sink",
     "query",
+    "history",
+    "changes",
     "sql",
     "tables",
     "fold",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = (
     "Examples:  cdc-lake query 'SELECT count(*) FROM orders'   ·   "
     "cdc-lake query 'FROM changes.public.orders LIMIT 5' --format json   ·   "
+    "cdc-lake query --as-of 2026-11-24T18:30:00Z 'FROM stores'   ·   "
     "cdc-lake query -f report.sql --format csv > report.csv   ·   "
     "echo 'FROM lake.tables' | cdc-lake query -"
 )
@@ -42,7 +43,7 @@ def query(
         str | None, typer.Option("--as-of", metavar="TIME|LSN|TX", help="Read the lake as it was then.")
     ] = None,
 ) -> None:
-    """Ask the lake with SQL: `current` (the default), `changes` and `lake`, all tables at one cut.
+    """Ask the lake with SQL: `current` (the default), `changes`, `history`, `lake`, all tables at one cut.
 
     A query written for the source runs unchanged.
     """

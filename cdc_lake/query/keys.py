@@ -1,0 +1,124 @@
+"""A table and a key as a person types them, found in the lake."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from cdc_lake.errors import LakeError, UsageError, suggest
+from cdc_lake.events import TableId
+from cdc_lake.project.files import scan
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.types import Column
+from cdc_lake.query.session import Session
+from cdc_lake.sqltext import literal
+
+
+def find_table(session: Session, name: str) -> tuple[SourceState, TableState]:
+    """The table called `name`, with or without `public.`. Raises UsageError for an unknown one."""
+    tables = [(s, t) for s in session.sources for t in s.tables]
+    spelled = {str(t.table): (s, t) for s, t in tables}
+    spelled |= {t.table.name: (s, t) for s, t in tables if t.table.schema == "public"}
+    if name not in spelled:
+        hint = suggest(name, spelled) or "It has no change log in this lake."
+        raise UsageError(f"There is no table {name}.", why=hint, next="cdc-lake tables", code="no_table")
+    return spelled[name]
+
+
+def read_key(table: TableId, columns: Sequence[Column], text: str) -> dict[str, str]:
+    """Each key column with its value as text, from a plain value, `column=value,column=value` or a JSON object.
+
+    Raises UsageError when the text fits none of these, or names other columns than the key's.
+    """
+    names = [c.name for c in columns]
+    found = _json_key(text) if text.lstrip().startswith("{") else _pairs(names, text)
+    if found is None and len(names) == 1:
+        found = {names[0]: text}
+    if found is None:
+        raise _key_error(f"{text!r} is no key of {table}.", names, "Its key has several columns.")
+    for name in found:
+        if name not in names:
+            raise _key_error(f"The key of {table} has no column {name}.", names, suggest(name, names))
+    missing = [n for n in names if n not in found]
+    if missing:
+        raise _key_error(f"The key of {table} also has {', '.join(missing)}.", names, "")
+    return {n: found[n] for n in names}
+
+
+def _json_key(text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text, parse_int=str, parse_float=str)
+    except ValueError as error:
+        raise UsageError(f"{text} is no JSON.", why=str(error), next='KEY as {"id": 7}', code="bad_key") from None
+    return {n: v if isinstance(v, str) else json.dumps(v) for n, v in found.items()}
+
+
+def _pairs(names: Sequence[str], text: str) -> dict[str, str] | None:
+    """`column=value,column=value`; None when the text does not begin so. Values may hold commas and equals signs."""
+    starts = list(re.finditer(r'(?:^|,)\s*(?:"([^"]+)"|(\w+))\s*=', text))
+    if not starts or starts[0].start() != 0:
+        return None
+    first = starts[0][1] or starts[0][2]
+    if len(names) == 1 and first not in names and not suggest(first, names):
+        return None  # a value that holds an equals sign
+    marks = [m for m in starts if m is starts[0] or (m[1] or m[2]) in names]
+    ends = [m.start() for m in marks[1:]] + [len(text)]
+    return {m[1] or m[2]: text[m.end() : end] for m, end in zip(marks, ends, strict=True)}
+
+
+def _key_error(message: str, names: Sequence[str], why: str) -> UsageError:
+    example = ",".join(f"{n}=…" for n in names)
+    return UsageError(message, why=why or f"Its key is {', '.join(names)}.", next=f"KEY as {example}", code="bad_key")
+
+
+def find_keys(session: Session, table: TableState, text: str) -> list[str]:
+    """The log's texts of the key that `text` means: one, or several when its column's type has changed.
+
+    Raises UsageError for a table without a key and a key that cannot be, LakeError when there never was such a row.
+    """
+    shapes = table.shapes
+    if shapes is None:
+        raise table.error or ValueError("a table without shapes has an error")
+    if not shapes.keyed:
+        raise UsageError(
+            f"{table.table} has no key.",
+            why="Its rows cannot be told apart; its history has one row for each time an image appeared.",
+            next=f"cdc-lake query 'FROM history.{table.table}'",
+            code="no_key",
+        )
+    columns = shapes.target.key_columns
+    wanted = read_key(table.table, columns, text)
+    _check_types(session, table.table, columns, wanted)
+    places = {c.name: i for i, c in enumerate(shapes.target.columns)}
+    keys = f"""(SELECT DISTINCT __key AS img, __schema_id AS sid FROM {scan(table.log.paths)}
+        WHERE __key IS NOT NULL AND __op <> 'x')"""
+    same = " AND ".join(f"c{places[c.name]} = CAST({literal(wanted[c.name])} AS {c.lake_type})" for c in columns)
+    rows = session.connection.execute(
+        f"SELECT DISTINCT k FROM ({shapes.decoded(keys, 'img', 'sid', ['img AS k'])}) WHERE {same}"
+    ).fetchall()
+    if not rows:
+        raise LakeError(
+            f"{table.table} has never had a row {_spelled(wanted)}.",
+            why="No change in the log has this key.",
+            next=f"cdc-lake changes {table.table} --limit 5",
+            code="no_row",
+        )
+    return [k for (k,) in rows]
+
+
+def _check_types(session: Session, table: TableId, columns: Sequence[Column], wanted: Mapping[str, str]) -> None:
+    for column in columns:
+        value = wanted[column.name]
+        query = f"SELECT TRY_CAST({literal(value)} AS {column.lake_type}) IS NULL"
+        if (session.connection.execute(query).fetchone() or (True,))[0]:
+            raise UsageError(
+                f"{value!r} cannot be a value of {column.name}.",
+                why=f"The key column {column.name} of {table} is of the type {column.source_type}.",
+                next=f"cdc-lake changes {table} --limit 5 shows keys",
+                code="bad_key",
+            )
+
+
+def _spelled(key: Mapping[str, str]) -> str:
+    return ", ".join(f"{n}={v}" for n, v in key.items())
