@@ -16,6 +16,8 @@ from cdc_lake.errors import ConnectorError
 _POLL_SECONDS = 0.25
 # A first look for a reason is worth its round trips only after a start has had the time it usually takes.
 _DIAGNOSE_SECONDS = 5.0
+# An empty source has no offset before the first heartbeat, so this is not waited for longer.
+_DELIVERY_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def await_reading(watched: Watched, *, earlier_reader: int | None, seconds: floa
     name = watched.connector.name
     started = time.monotonic()
     deadline, next_look, told = started + seconds, started + _DIAGNOSE_SECONDS, ""
+    read_since: float | None = None
     while True:
         status = watched.client.find_status(name)
         if status is not None and status.failure is not None:
@@ -55,10 +58,12 @@ def await_reading(watched: Watched, *, earlier_reader: int | None, seconds: floa
         slot = read_slot(watched.connection, watched.connector)
         reading = is_reading(watched.connection, watched.connector, slot)
         running = status is not None and status.running
-        if status is not None and running and reading and slot is not None and slot.pid != earlier_reader:
-            watched.say(f"Connector {name}: running, changes are read.")
-            return status, True
         now = time.monotonic()
+        if status is not None and running and reading and slot is not None and slot.pid != earlier_reader:
+            read_since = read_since or now
+            if _has_delivered(watched) or now >= read_since + _DELIVERY_SECONDS:
+                watched.say(f"Connector {name}: running, changes are read.")
+                return status, True
         told = _tell(watched, told, status, slot_exists=slot is not None)
         if running and not reading and now >= next_look:
             problem = diagnose(watched.client, watched.connector, watched.connection)
@@ -71,6 +76,15 @@ def await_reading(watched: Watched, *, earlier_reader: int | None, seconds: floa
                 return status, reading
             raise _late(name, status, f"did not start within {seconds:.0f} s")
         time.sleep(_POLL_SECONDS)
+
+
+def _has_delivered(watched: Watched) -> bool:
+    """Whether Kafka has what was read of the existing rows: streaming begins while the last of them are on their way.
+
+    Connect stores an offset once Kafka has acknowledged the records up to it.
+    """
+    offsets = [entry["offset"] or {} for entry in watched.client.offsets(watched.connector.name)]
+    return bool(offsets) and all(not o.get("snapshot") or o.get("last_snapshot_record") for o in offsets)
 
 
 def _tell(watched: Watched, told: str, status: ConnectorStatus | None, *, slot_exists: bool) -> str:
