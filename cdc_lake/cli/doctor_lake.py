@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from cdc_lake.consume.broker import Broker
 from cdc_lake.consume.topics import Topics, open_topics
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.land import check_store
-from cdc_lake.land.probe import probe
+from cdc_lake.land.probe import probe, unsafe_switch
 from cdc_lake.land.resume import resume_points
 from cdc_lake.query.check_cut import check_cut
 from cdc_lake.query.overview import overview
@@ -36,7 +37,8 @@ def check_lake_and_topics(area: Area) -> None:
     config = area.config
     root, options = config.lake_uri, config.lake.options or None
     findings = area.begin(f"the lake at {root}")
-    written = check_store.check_probe(root, probe(root, config.all_sources[0].name, options))
+    tried = probe(root, config.all_sources[0].name, options)
+    written = check_store.check_probe(root, tried, unsafe_switch(options, os.environ))
     findings.add([*written, check_store.check_disk(root, check_store.free_bytes(root))])
     landed = {source.name: _tables(area, source) for source in config.all_sources}
     waiting = _broker(area, landed)

@@ -34,8 +34,8 @@ class TableFacts:
     error: str = ""
 
 
-def check_probe(root: str, found: Probe) -> list[Check]:
-    """Judge what the probe found."""
+def check_probe(root: str, found: Probe, switch: str = "") -> list[Check]:
+    """Judge what the probe found; `switch` is the `unsafe_switch` that is on, which a probe may miss by luck."""
     if found.error:
         return [
             fail(
@@ -46,16 +46,17 @@ def check_probe(root: str, found: Probe) -> list[Check]:
             )
         ]
     written = ok("lake.writable", root)
-    if not found.doubled:
-        return [written, ok("lake.put_if_absent", "of two commits of one version the store takes one")]
-    doubled = fail(
+    if not found.doubled and not switch:
+        return [written, ok("lake.put_if_absent", "of several commits of one version the store takes one")]
+    unsafe = fail(
         "lake.put_if_absent",
-        "the store took two commits of the same version",
-        why="The later one overwrites the earlier one: with two writers rows are lost, and no error says so.",
-        fix="remove `allow_unsafe_rename` from `lake.options` in cdc-lake.yaml, or use a store with conditional "
-        "writes (S3, GCS, Azure, a local disk)",
+        "the store took two commits of the same version" if found.doubled else f"{switch} is on",
+        why="The later commit overwrites the earlier one: with two writers rows are lost, and no error says so.",
+        fix=f"remove {switch} from `lake.options` in cdc-lake.yaml and from the environment"
+        if switch
+        else "name a store with conditional writes as `lake.uri` in cdc-lake.yaml: S3, GCS, Azure, a local disk",
     )
-    return [written, doubled]
+    return [written, unsafe]
 
 
 def read_tables(root: str, source: str, options: dict[str, str] | None = None) -> list[TableFacts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from cdc_lake.land import layout
 
 # A store without put-if-absent lets two of four racing commits through about every third time.
 _ROUNDS, _WRITERS = 8, 4
+
+
+# delta-rs's switches that give put-if-absent up, and what it takes for yes.
+_SWITCHES = {"allow_unsafe_rename", "aws_s3_allow_unsafe_rename", "mount_allow_unsafe_rename"}
+_YES = {"1", "true", "on", "yes", "y"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,12 @@ def probe(root: str, source: str, options: dict[str, str] | None = None) -> Prob
         return Probe(error=(str(error).strip().splitlines() or [type(error).__name__])[0])
     finally:
         _remove(path, options, made)
+
+
+def unsafe_switch(options: Mapping[str, str] | None, environ: Mapping[str, str]) -> str:
+    """The storage option or environment variable by which commits may overwrite each other; empty when none is on."""
+    every = {**environ, **(options or {})}
+    return next((k for k, v in every.items() if k.lower() in _SWITCHES and v.strip().lower() in _YES), "")
 
 
 def _race(path: str, options: dict[str, str] | None, number: int) -> int:

@@ -80,7 +80,9 @@ def examine(project: Project, *arguments: str) -> dict[str, dict[str, str]]:
 
 
 def failing(checks: dict[str, dict[str, str]]) -> set[str]:
-    return {name for name, check in checks.items() if check["status"] == "FAIL"}
+    bad = {name: check for name, check in checks.items() if check["status"] == "FAIL"}
+    print(*bad.values(), sep="\n")  # shown when the test fails
+    return set(bad)
 
 
 def warning(checks: dict[str, dict[str, str]]) -> set[str]:

@@ -33,7 +33,7 @@ from cdc_lake.errors import OffsetsExpired, SourceError, TopicRecreated
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import check_store
 from cdc_lake.land.layout import list_tables
-from cdc_lake.land.probe import Probe, probe
+from cdc_lake.land.probe import Probe, probe, unsafe_switch
 from cdc_lake.local.check_stack import check_stack
 from cdc_lake.project.check_columns import check_columns
 from cdc_lake.query.check_cut import check_cut
@@ -596,6 +596,15 @@ def test_a_store_that_overwrites_commits_is_found_out(tmp_path: Path) -> None:
     found = probe(str(tmp_path / "lake"), "pos", options)
     assert found.doubled
     assert bad(check_store.check_probe("lake", found)) == {"lake.put_if_absent": Status.FAIL}
+
+
+def test_a_switch_that_lets_commits_overwrite_fails_whatever_the_probe_saw() -> None:
+    assert unsafe_switch({"allow_unsafe_rename": "True"}, {}) == "allow_unsafe_rename"
+    assert unsafe_switch(None, {"AWS_S3_ALLOW_UNSAFE_RENAME": "1"}) == "AWS_S3_ALLOW_UNSAFE_RENAME"
+    assert unsafe_switch({"allow_unsafe_rename": "false", "region": "x"}, {}) == ""
+    checks = check_store.check_probe("lake", Probe(), "allow_unsafe_rename")
+    assert bad(checks) == {"lake.put_if_absent": Status.FAIL}
+    assert "remove allow_unsafe_rename" in by_name(checks)["lake.put_if_absent"].fix
 
 
 def test_a_lake_that_cannot_be_written_fails(tmp_path: Path) -> None:
