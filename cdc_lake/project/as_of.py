@@ -35,7 +35,7 @@ def calendar_of(state: SourceState) -> Calendar:
 def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, *, number: int = 0) -> SourceState:
     """`state` as of `moment` (a time, an LSN or a transaction), all tables at that one position.
 
-    A table whose first rows were captured later has an error instead of shapes.
+    A table whose first rows were captured later has an error.
     Raises MomentError when there is no such position.
     """
     cut = find_position(con, calendar_of(state), moment)
@@ -75,4 +75,4 @@ def _checked(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, posit
         next=f"read it as of a later moment: FROM lake.transactions; its changes: FROM changes.{table.table}",
         code="as_of_before_table",
     )
-    return replace(table, shapes=None, error=error)
+    return replace(table, error=error)

@@ -42,7 +42,7 @@ _SAMPLE = 200
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A table: its log, its fold (None before the first), and what lies between. `error` stands instead of `shapes`."""
+    """A table: its log, its fold (None before the first), and what lies between. With an `error` it cannot be shown."""
 
     table: TableId
     log: LogFiles

@@ -13,10 +13,11 @@ from cdc_lake.land.tables import LOG
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
+from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState, unreadable
 from cdc_lake.project.tail import Facts, Tail, placed
-from cdc_lake.query.history_views import distinct_names, history_view, refused_history
+from cdc_lake.query.history_views import distinct_names, history_view
 from cdc_lake.sqltext import ident, literal
 
 # Columns of `changes` before the source's own, as SQL over the log.
@@ -56,21 +57,24 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState])
         try:
             if len(group) > 1:
                 raise _clash(group)
-            if table.shapes is None:
+            if table.error is not None or table.shapes is None:
                 raise table.error or ValueError("a table without shapes has an error")
             _create(con, "current", table.table, _current(con, source, table, f"settled_{number}"))
             _create(con, "changes", table.table, _changes(source, table, table.shapes))
             _create(con, "history", table.table, history_view(source, table))
         except CdcLakeError as error:
-            _refuse(con, table.table, error)
+            _refuse(con, table, error)
         except duckdb.IOException as error:
-            _refuse(con, table.table, unreadable(table.table, error))
+            _refuse(con, table, unreadable(table.table, error))
 
 
-def _refuse(con: duckdb.DuckDBPyConnection, table: TableId, error: CdcLakeError) -> None:
-    for catalogue in ("current", "changes"):
-        _create(con, catalogue, table, _refusal(error))
-    _create(con, "history", table, refused_history(error))
+def _refuse(con: duckdb.DuckDBPyConnection, table: TableState, error: CdcLakeError) -> None:
+    """Views that raise when they are read. They have the table's columns where these are known."""
+    names = table.shapes.names if table.shapes is not None else []
+    own = {"current": (), "changes": tuple(EVENT_COLUMNS), "history": HISTORY_COLUMNS}
+    for catalogue, columns in own.items():
+        shown = distinct_names(names, columns)
+        _create(con, catalogue, table.table, _refusal(error, [*columns, *shown] or ["error"]))
 
 
 def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, query: str) -> None:
@@ -150,7 +154,7 @@ def _quoted(table: TableId) -> str:
     return f"{ident(table.schema)}.{ident(table.name)}"
 
 
-def _refusal(error: CdcLakeError) -> str:
+def _refusal(error: CdcLakeError, columns: Sequence[str]) -> str:
     """A view that raises when it is read, however little of it is asked for."""
     text = literal("\n".join(t for t in (error.message, error.why, error.next) if t))
-    return f"SELECT 1 AS error WHERE error({text}) IS NOT NULL"
+    return f"SELECT {', '.join(f'NULL AS {ident(c)}' for c in columns)} WHERE error({text}) IS NOT NULL"

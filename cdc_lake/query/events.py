@@ -99,7 +99,7 @@ class EventReader:
         return {(topic, partition): end for topic, partition, end in found}
 
     def _read(self, source: SourceState, table: TableState, where: str, limit: int | None) -> Iterator[Event]:
-        if table.shapes is None:
+        if table.error is not None or table.shapes is None:
             raise table.error or ValueError("a table without shapes has an error")
         names = distinct_names(table.shapes.names, _OWN)
         result = run_sql(self._session, _query(table, where, limit)) if self._session is not None else None

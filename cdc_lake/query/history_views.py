@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cdc_lake.errors import CdcLakeError
 from cdc_lake.project.history import history_sql
 from cdc_lake.project.history_bag import bag_history_sql
 from cdc_lake.project.life import HISTORY_COLUMNS, Life
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.timeline import timeline_sql
-from cdc_lake.sqltext import ident, literal
+from cdc_lake.sqltext import ident
 
 
 def history_view(source: SourceState, table: TableState, *, keys: Iterable[str] | None = None) -> str:
@@ -19,7 +18,7 @@ def history_view(source: SourceState, table: TableState, *, keys: Iterable[str] 
 
     Raises the table's error when it cannot be shown.
     """
-    if table.shapes is None:
+    if table.error is not None or table.shapes is None:
         raise table.error or ValueError("a table without shapes has an error")
     life = Life(
         table.shapes,
@@ -36,13 +35,6 @@ def history_view(source: SourceState, table: TableState, *, keys: Iterable[str] 
 def history_names(shapes: Shapes) -> list[str]:
     """The source's columns as `history` names them."""
     return distinct_names(shapes.names, HISTORY_COLUMNS)
-
-
-def refused_history(error: CdcLakeError) -> str:
-    """A view with the columns that each history has, which raises when it is read."""
-    text = literal("\n".join(t for t in (error.message, error.why, error.next) if t))
-    columns = ", ".join(f"NULL AS {c}" for c in HISTORY_COLUMNS)
-    return f"SELECT {columns} WHERE error({text}) IS NOT NULL"
 
 
 def distinct_names(names: Sequence[str], own: Iterable[str]) -> list[str]:

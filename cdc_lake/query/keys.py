@@ -78,7 +78,7 @@ def find_keys(session: Session, table: TableState, text: str) -> list[str]:
     Raises UsageError for a table without a key and a key that cannot be, LakeError when there never was such a row.
     """
     shapes = table.shapes
-    if shapes is None:
+    if table.error is not None or shapes is None:
         raise table.error or ValueError("a table without shapes has an error")
     if not shapes.keyed:
         raise UsageError(
