@@ -1,14 +1,15 @@
 """Broker over kafka-python: pure Python, always there.
 
 kafka-python runs rebalance callbacks on its network thread, so they only take note, and hold a partition back (paused)
-until `poll` has asked the pipeline. What is used of kafka-python beyond its documented interface: the fetcher's
-`PartitionRecords` (see unpack.py), the cluster metadata with its topic ids, the connection manager's loop, and whether
-the coordinator is joining.
+until `poll` has asked the pipeline. Used of kafka-python beyond its documented interface: the fetcher's
+`PartitionRecords` (see unpack.py) and its timing, the cluster metadata with its topic ids, the connection manager's
+loop, and whether the coordinator is joining.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import re
 import time
@@ -19,16 +20,16 @@ from kafka import KafkaConsumer, errors
 from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from cdc_lake.consume import failures
 from cdc_lake.consume.broker import Assignment, PartitionInfo
 from cdc_lake.consume.columns import record_batch
 from cdc_lake.consume.group import GroupBroker
-from cdc_lake.consume.options import for_kafka_python, unknown_option, warn_if_readable_by_others
+from cdc_lake.consume.kafka_python_connect import check_known, connect, named
+from cdc_lake.consume.options import for_kafka_python, warn_if_readable_by_others
 from cdc_lake.consume.unpack import CHUNK_BYTES, Chunk, ColumnarRecords
-from cdc_lake.errors import CdcLakeError, UnavailableError
+from cdc_lake.errors import UnavailableError
 from cdc_lake.events import RecordBatch, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -67,10 +68,10 @@ class KafkaPythonBroker(GroupBroker):
         super().__init__()
         self._bootstrap = bootstrap
         given = for_kafka_python(options)
-        _check_known(given)
+        check_known(given)
         settings = {**_SETTINGS, **given, "bootstrap_servers": bootstrap.split(","), "group_id": group}
         warn_if_readable_by_others(bootstrap, str(settings.get("security_protocol", "PLAINTEXT")))
-        self._consumer = _connect(bootstrap, settings, wait)
+        self._consumer = connect(bootstrap, settings, wait)
         self._consumer._fetcher.PartitionRecords = ColumnarRecords
         self._cluster = self._consumer._client.cluster
         self._next_watch = 0.0
@@ -125,13 +126,19 @@ class KafkaPythonBroker(GroupBroker):
         except errors.KafkaError as error:
             self._trouble = self._retriable(error)
             return []
+        # It would ask for more only once all that came is read; so what comes next is under way while this is used.
+        with contextlib.suppress(errors.KafkaError):
+            self._consumer._fetcher.send_fetches()
         self._watch(bool(found))
         return [batch for tp, chunks in found.items() for batch in self._batches(_ours(tp), chunks)]
 
     def _batches(self, tp: TopicPartition, chunks: list[Chunk]) -> Iterable[RecordBatch]:
         for chunk in chunks:
-            if chunk.start != self._positions.get(tp):
-                continue  # fetched before a rebalance that is not settled yet: it will be read again
+            position = self._positions.get(tp)
+            if chunk.start != position:  # fetched before a rebalance that is not settled yet
+                if position is not None:
+                    self._begin({tp: position})
+                continue
             self._positions[tp] = chunk.end
             yield record_batch(
                 tp,
@@ -220,8 +227,8 @@ class KafkaPythonBroker(GroupBroker):
 
     def _retriable(self, error: errors.KafkaError) -> str:
         """In words, what is being waited for; raises what waiting does not mend."""
-        if (named := _named(self._bootstrap, error)) is not None:
-            raise named from None
+        if (known := named(self._bootstrap, error)) is not None:
+            raise known from None
         return str(error) or type(error).__name__
 
 
@@ -240,86 +247,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         self._broker.note_revoked(map(_ours, revoked))
-
-
-def _connect(bootstrap: str, settings: dict[str, Any], wait: float) -> KafkaConsumer:
-    clients: list[KafkaNetClient] = []
-    first_failure: list[errors.KafkaError] = []
-
-    def client(**configs: Any) -> KafkaNetClient:
-        clients.append(KafkaNetClient(**configs))
-        clients[-1].cluster.need_all_topic_metadata = True
-        first_failure.extend(_try(clients[-1], wait))
-        # Here and not in KafkaConsumer, which may wait for ever once the first connection told it the broker's version.
-        clients[-1]._manager.bootstrap(wait * 1000)
-        return clients[-1]
-
-    try:
-        return KafkaConsumer(**settings, kafka_client=client)
-    except BaseException as error:
-        if clients:
-            clients[-1].close()  # a consumer that could not be built leaves its network thread running
-        if isinstance(error, errors.KafkaConfigurationError | TypeError | ValueError):
-            raise failures.bad_option(str(error)) from None
-        if isinstance(error, errors.KafkaError):
-            raise _explained(bootstrap, settings, [*first_failure, error]) from None
-        raise
-
-
-def _try(client: KafkaNetClient, wait: float) -> list[errors.KafkaError]:
-    """Why a first connection fails, if it does: kafka-python's own retries swallow the reason.
-
-    Raises what retrying will not mend; the connection is used on when it comes about.
-    """
-
-    async def connect() -> None:
-        first = client.cluster.bootstrap_brokers()[0].node_id
-        # Without a refresh: it would begin a bootstrap of its own, which has no end.
-        await client._manager.get_connection(first, timeout_ms=wait * 1000, refresh_metadata_on_err=False)
-
-    client._net.start()
-    try:
-        client._manager.run(connect)
-    except errors.KafkaError as error:
-        if _named("", error) is not None:
-            raise
-        return [error]
-    return []
-
-
-def _explained(bootstrap: str, settings: Mapping[str, Any], found: list[errors.KafkaError]) -> CdcLakeError:
-    for error in found:
-        if (named := _named(bootstrap, error)) is not None:
-            return named
-    first = str(found[0])
-    if "Handshake failed" in first:
-        return failures.wrong_security(bootstrap, first)
-    if "SASL" in str(settings.get("security_protocol")) and "disconnected" in first:
-        return failures.wrong_credentials(bootstrap, "The connection was closed during the login.")
-    return failures.no_answer(bootstrap)
-
-
-def _check_known(given: Mapping[str, Any]) -> None:
-    known = KafkaConsumer.DEFAULT_CONFIG
-    for name, value in given.items():
-        if name not in known:
-            raise unknown_option(name, known, "kafka-python")
-        if type(known[name]) in {int, float} and not isinstance(value, int | float):
-            raise failures.bad_option(f"`{name}` is a number.")
-
-
-def _named(bootstrap: str, error: errors.KafkaError) -> CdcLakeError | None:
-    """The error in the product's words when waiting does not mend it."""
-    detail = str(error) or type(error).__name__
-    if isinstance(error, errors.CorruptRecordError):
-        return failures.damaged(error.tp, error.offset, error.detail) if hasattr(error, "tp") else None
-    if isinstance(error, errors.SaslAuthenticationFailedError):
-        return failures.wrong_credentials(bootstrap, detail)
-    if isinstance(error, errors.UnsupportedSaslMechanismError | errors.IllegalSaslStateError):
-        return failures.wrong_security(bootstrap, detail)
-    if isinstance(error, errors.AuthorizationError):
-        return failures.no_rights(bootstrap, detail)
-    return None
 
 
 def _log_failed_commit(_offsets: Any, result: Any) -> None:
