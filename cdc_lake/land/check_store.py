@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from cdc_lake.checks import Check, fail, listed, many, ok, size, span, warn
 from cdc_lake.errors import CdcLakeError, LakeError
@@ -65,6 +66,7 @@ def read_tables(root: str, source: str, options: dict[str, str] | None = None) -
         layout.transactions_path(root, source),
         layout.schemas_path(root, source),
         layout.dead_letters_path(root, source),
+        layout.decisions_path(root, source),
     ]
     try:
         tables = layout.list_tables(root, source)
@@ -80,9 +82,10 @@ def read_tables(root: str, source: str, options: dict[str, str] | None = None) -
 
 
 def count_dead_letters(root: str, source: str, options: dict[str, str] | None = None) -> int:
-    """Records that could not be decoded. Raises LakeError when their table cannot be read."""
-    table = layout.open_delta(layout.dead_letters_path(root, source), options)
-    return table.count() if table is not None else 0
+    """Records that could not be decoded and wait for a decision. Raises LakeError when they cannot be read."""
+    paths = layout.dead_letters_path(root, source), layout.decisions_path(root, source)
+    letters, decided = (_ids(layout.open_delta(path, options)) for path in paths)
+    return len(letters - decided)
 
 
 def newest_age(tables: Iterable[TableFacts]) -> float | None:
@@ -179,6 +182,11 @@ def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
     stamp = newest[0].get("timestamp") if newest else None
     files, total = _log_files(path)
     return TableFacts(path, topics, max(0.0, time.time() - stamp / 1000) if stamp else None, files, total)
+
+
+def _ids(table: DeltaTable | None) -> set[str]:
+    # The letters themselves may be large: only their names are read.
+    return set() if table is None else set(table.to_pyarrow_table(columns=["id"])["id"].to_pylist())
 
 
 def _log_files(path: str) -> tuple[int | None, int | None]:

@@ -249,6 +249,8 @@ def test_records_that_grow_old_unlanded_fail_and_become_dead_letters_when_the_si
     checks = examine(project)
     assert failing(checks) == set()
     assert (warning(checks), checks["lake.dead_letters"]["fix"]) == ({"lake.dead_letters"}, "cdc-lake dlq list")
+    project.ok("dlq", "drop", f"{topic}/0/0")
+    assert warning(examine(project)) == set()
 
 
 def test_a_lake_that_cannot_be_written_or_whose_store_overwrites_fails(project: Project) -> None:

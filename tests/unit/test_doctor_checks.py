@@ -635,6 +635,8 @@ def test_tables_are_read_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     assert age is not None
     assert 0 <= age < 60
     assert check_store.count_dead_letters(root, "pos") == 2
+    write_deltalake(layout.decisions_path(root, "pos"), pa.table({"id": ["a"], "decision": ["dropped"]}))
+    assert check_store.count_dead_letters(root, "pos") == 1, "what was decided waits no more"
     dead = check_store.check_dead_letters(2)
     assert (dead.status, dead.fix) == (Status.WARN, "cdc-lake dlq list")
     (Path(log) / "_delta_log" / "00000000000000000000.json").write_text("{")
