@@ -185,17 +185,17 @@ def test_times_stand_still_while_the_sources_clock_is_set_back_and_the_order_is_
     tmp_path: Path,
 ) -> None:
     append_schemas(tmp_path, [schema_row(A, "s", FIELDS, ("id",))])
-    minutes, rows, ends = [10, 3, 20], [], []
-    for i, minute in enumerate(minutes):
+    rows, ends = [], []
+    for i, (key, minute) in enumerate([(1, 10), (1, 3), (2, 4), (1, 20)]):
         when = _START + timedelta(minutes=minute)
-        after = {"id": 1, "qty": i, "note": "x"}
-        op = "c" if i == 0 else "u"
-        rows.append(log_row(A, op, i, key={"id": 1}, after=after, tx=(str(i), 1), schema_id="s", when=when))
+        after = {"id": key, "qty": i, "note": "x"}
+        op = "u" if i in {1, 3} else "c"
+        rows.append(log_row(A, op, i, key={"id": key}, after=after, tx=(str(i), 1), schema_id="s", when=when))
         ends.append(end_row(i * 2, str(i), {"public.a": 1}, when=when))
     append_log(tmp_path, A, rows)
     append_ends(tmp_path, ends)
     shown = lines(tmp_path, f"qty, date_diff('minute', TIMESTAMPTZ '{_START.isoformat()}', __valid_from)")
-    assert shown == [(0, 10), (1, 10), (2, 20)]
+    assert shown == [(0, 10), (1, 10), (2, 10), (3, 20)]
 
 
 def test_without_transaction_metadata_each_instant_is_a_version_and_redelivery_is_none(tmp_path: Path) -> None:
