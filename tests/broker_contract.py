@@ -92,6 +92,9 @@ class BrokerContract:
         reader.until(lambda: len(reader.values(topic, 1)) == 11, "one more record of the other partition")
         assert reader.values(topic, 0) == []
         reader.seek(left_out, 4)
+        kafka.produce(topic, 1, numbered(11, 1))
+        reader.until(lambda: len(reader.values(topic, 1)) == 12, "one more record of the other partition")
+        assert reader.values(topic, 0) == []
         broker.resume([left_out])
         reader.drain(topic)
         assert reader.values(topic, 0) == values(4, 6)
@@ -233,7 +236,8 @@ class BrokerContract:
         reader.drain(topic)
         assert reader.values(topic) == values(1, 2)
 
-    def test_a_topic_that_is_created_again_comes_with_another_id(self, kafka: Kafka) -> None:
+    @pytest.mark.parametrize("count", [0, 50], ids=["empty", "with more records than before"])
+    def test_a_topic_that_is_created_again_comes_with_another_id(self, kafka: Kafka, count: int) -> None:
         topic, tp = f"{kafka.prefix}.a", TopicPartition(f"{kafka.prefix}.a", 0)
         kafka.create(topic)
         kafka.produce(topic, 0, numbered(0, 5))
@@ -242,6 +246,7 @@ class BrokerContract:
         [first] = {info.topic_id for info in reader.infos}
         assert first
         kafka.recreate(topic)
+        kafka.produce(topic, 0, numbered(900, count))
         reader.starts[tp] = None
         reader.until(lambda: reader.infos[-1].topic_id != first, "the other id")
         assert reader.infos[-1].topic_id
