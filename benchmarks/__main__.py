@@ -7,11 +7,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from benchmarks import freshness, start, throughput
+from benchmarks import consume, freshness, start, throughput
 from benchmarks.report import machine, say
 from cdc_lake.local.stack import Stack
 
-FIGURES = {"start": start.run, "freshness": freshness.run, "throughput": throughput.run}
+FIGURES = {"start": start.run, "consume": consume.run, "freshness": freshness.run, "throughput": throughput.run}
 
 
 def main() -> None:
