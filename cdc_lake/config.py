@@ -13,12 +13,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
+
+if TYPE_CHECKING:
+    from cdc_lake.events import TableId
 
 DEFAULT_FILE = "cdc-lake.yaml"
 STATE_FOLDER = ".cdc-lake"
@@ -171,6 +174,10 @@ class Config(_Section):
         """Settings of a table: the last entry of `tables` that matches; None when no entry does or it is excluded."""
         found = [t for glob, t in self.tables.items() if fnmatch.fnmatchcase(f"{schema}.{name}", glob)]
         return found[-1] if found and not found[-1].exclude else None
+
+    def captures(self, table: TableId) -> bool:
+        """Whether the configuration lands `table`."""
+        return self.table(table.schema, table.name) is not None
 
     def _embedded(self, part: str, key: str) -> str:
         try:

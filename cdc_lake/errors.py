@@ -111,6 +111,12 @@ class PartitionFenced(PartitionError):
     default_code = "partition_fenced"
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line; its kind when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def suggest(name: str, candidates: Iterable[str]) -> str:
     """A ready sentence naming the nearest candidate (`Did you mean "x"?`), or an empty text when none is near."""
     pool = list(candidates)

@@ -298,7 +298,7 @@ class Sink:
     def _captured(self, table: TableId) -> bool:
         if self._glob is not None and not fnmatch.fnmatchcase(str(table), self._glob):
             return False
-        return table.schema == "cdc_lake" or self._config.table(table.schema, table.name) is not None
+        return table.schema == "cdc_lake" or self._config.captures(table)
 
     def _described(self, rows: list[TableRows], decoded: Decoded) -> tuple[list[TableRows], list[SchemaVersion]]:
         """Give rows without an inline schema the version of the source's catalogue, when it is at hand."""

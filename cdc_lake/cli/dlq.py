@@ -145,7 +145,7 @@ def _rebuild(config: Config, source: Source, done: list[Replayed]) -> None:
         if lake.open(current_path(lake.root, source.name, table)) is None:
             continue
         output.say(f"{table}: rebuilding its fold")
-        rebuilt = rebuild_table(lake, source.name, lambda t: config.table(t.schema, t.name) is not None, table)
+        rebuilt = rebuild_table(lake, source.name, config.captures, table)
         if rebuilt.error is not None:
             raise rebuilt.error
 

@@ -44,9 +44,7 @@ def fold(
     wanted = find_tables(tables, [t for found in known.values() for t in found])
     done = []
     for source in known:
-        for one in fold_source(
-            lake, source, lambda t: config.table(t.schema, t.name) is not None, wanted, memory_mb=memory_mb
-        ):
+        for one in fold_source(lake, source, config.captures, wanted, memory_mb=memory_mb):
             done.append(one)
             _tell(one)
     if output.as_json():

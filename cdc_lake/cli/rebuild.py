@@ -45,9 +45,7 @@ def rebuild(
         # Its Delta log cannot be read, so there is nothing to swap: it is only derived, and made anew from the log.
         shutil.rmtree(current_path(lake.root, source, wanted))
     output.say(f"{wanted}: folding from the start of its log")
-    done = rebuild_table(
-        lake, source, lambda t: config.table(t.schema, t.name) is not None, wanted, memory_mb=memory_mb
-    )
+    done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb)
     if done.error is not None:
         raise done.error
     output.say(f"{wanted}: {done.rows:,} rows in {done.seconds:.1f} s")

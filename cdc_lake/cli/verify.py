@@ -61,14 +61,14 @@ def _verify_source(config: Config, source: Source, wanted: list[str], wait: floa
     dsn = config.dsn(source)
     with open_source(dsn) as connection:
         captured = captured_tables(connection, connector)
-    captured = [t for t in captured if config.table(t.schema, t.name) is not None]
+    captured = [t for t in captured if config.captures(t)]
     names = {_qualified(n) for n in wanted}
     chosen = [t for t in captured if str(t) in names] if names & {str(t) for t in captured} else captured
     verifier = Verifier(
         dsn,
         open_lake(config),
         source.name,
-        lambda t: config.table(t.schema, t.name) is not None,
+        config.captures,
         connector.decode_settings,
         progress=output.say,
     )

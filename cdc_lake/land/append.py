@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.writer.properties import ColumnProperties
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import LakeError, PartitionFenced
+from cdc_lake.errors import LakeError, PartitionFenced, first_line
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.layout import open_delta
 
@@ -159,7 +159,7 @@ class AppendTable:
             except Exception as error:
                 if not _may_pass(error) or time.monotonic() > deadline:
                     raise self._explained(error) from error
-                log.warning("commit to %s failed, reading its state again: %s", self.path, _first_line(error))
+                log.warning("commit to %s failed, reading its state again: %s", self.path, first_line(error))
                 time.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
@@ -214,13 +214,13 @@ class AppendTable:
         if "No space left" in text or "StorageFull" in text:
             return LakeError(
                 f"The disk that holds {self.path} is full.",
-                why=_first_line(error),
+                why=first_line(error),
                 next="free space, then start the sink again: what was committed is intact",
                 code="disk_full",
             )
         return LakeError(
             f"Rows could not be committed to {self.path}.",
-            why=_first_line(error),
+            why=first_line(error),
             next="check the store's permissions and space, then start the sink again: what was committed is intact",
             code="commit_failed",
         )
@@ -255,8 +255,3 @@ def _may_pass(error: Exception) -> bool:
         "not a directory",
     )
     return isinstance(error, (CommitFailedError, OSError)) and not any(f in text for f in final)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

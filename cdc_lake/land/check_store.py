@@ -14,7 +14,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from cdc_lake.checks import Check, fail, listed, many, ok, size, span, warn
-from cdc_lake.errors import CdcLakeError, LakeError
+from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.land import layout
 from cdc_lake.land.probe import Probe
 
@@ -73,7 +73,7 @@ def read_tables(root: str, source: str, options: dict[str, str] | None = None) -
     except (OSError, pa.ArrowException) as error:
         raise LakeError(
             f"The lake at {root} cannot be read.",
-            why=_first_line(error),
+            why=first_line(error),
             next="check `lake.uri` and `lake.options` in cdc-lake.yaml",
         ) from None
     for table in tables:
@@ -178,7 +178,7 @@ def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
     except CdcLakeError as error:
         return TableFacts(path, error=error.why or error.message)
     except Exception as error:
-        return TableFacts(path, error=_first_line(error))
+        return TableFacts(path, error=first_line(error))
     stamp = newest[0].get("timestamp") if newest else None
     files, total = _log_files(path)
     return TableFacts(path, topics, max(0.0, time.time() - stamp / 1000) if stamp else None, files, total)
@@ -197,8 +197,3 @@ def _log_files(path: str) -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     return len(sizes), sum(sizes)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -25,7 +25,7 @@ import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from cdc_lake.errors import LakeError
+from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
 
 _PLAIN = set(string.ascii_letters + string.digits + "-_")
@@ -105,7 +105,7 @@ def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable |
     except Exception as error:
         raise LakeError(
             f"The Delta table {path} cannot be read.",
-            why=str(error).splitlines()[0],
+            why=first_line(error),
             next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error

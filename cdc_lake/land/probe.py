@@ -15,6 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.fs import DeltaStorageHandler
 
+from cdc_lake.errors import first_line
 from cdc_lake.land import layout
 
 # A store without put-if-absent lets two of four racing commits through about every third time.
@@ -48,7 +49,7 @@ def probe(root: str, source: str, options: dict[str, str] | None = None) -> Prob
         write_deltalake(path, pa.table({"n": [0]}), storage_options=options)
         return Probe(doubled=any(_race(path, options, n) > 1 for n in range(1, _ROUNDS + 1)))
     except Exception as error:
-        return Probe(error=(str(error).strip().splitlines() or [type(error).__name__])[0])
+        return Probe(error=first_line(error))
     finally:
         _remove(path, options, made)
 

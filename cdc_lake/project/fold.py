@@ -16,7 +16,7 @@ from deltalake import CommitProperties, DeltaTable, WriterProperties, write_delt
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import CdcLakeError, LakeError
+from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import current_path
 from cdc_lake.project.bag import bag_sql
@@ -209,11 +209,10 @@ def _write(
 
 
 def _explained(table: TableId, error: Exception) -> LakeError:
-    text = str(error).strip().splitlines() or [type(error).__name__]
     full = "No space left" in str(error) or "StorageFull" in str(error)
     return LakeError(
         f"{table} could not be folded.",
-        why=text[0],
+        why=first_line(error),
         next="free space on the disk, then: cdc-lake fold" if full else f"cdc-lake fold {table} -vv",
         code="disk_full" if full else "fold_failed",
     )

@@ -12,7 +12,7 @@ from typing import TypeVar
 import duckdb
 from deltalake import DeltaTable
 
-from cdc_lake.errors import CdcLakeError, LakeError
+from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import (
     current_path,
@@ -196,7 +196,7 @@ def unreadable(table: TableId, error: Exception) -> LakeError:
     """A data file of a table is missing or damaged."""
     return LakeError(
         f"{table} cannot be read: a data file of it is missing or damaged.",
-        why=str(error).strip().splitlines()[0],
+        why=first_line(error),
         next=f"put the file back; if it belongs to the read model: cdc-lake rebuild {table}",
         code="file_unreadable",
     )

@@ -16,7 +16,6 @@ import duckdb
 import psycopg
 
 from cdc_lake.events import TableId
-from cdc_lake.project.printing import printed
 from cdc_lake.project.types import Column
 from cdc_lake.sqltext import ident, literal
 
@@ -96,11 +95,6 @@ def pairs(columns: Sequence[Column], lake_columns: Mapping[str, str], keyed: boo
         source = _source_text(column.source_type, f"t.{ident(column.name)}")
         found.append(Pair(column.name, source, value, keyed and column.key_position is not None))
     return found
-
-
-def lake_text(lake_type: str, value: str) -> str:
-    """SQL of a lake value as PostgreSQL prints it."""
-    return printed(lake_type, value)
 
 
 def _source_text(source_type: str, value: str) -> str:

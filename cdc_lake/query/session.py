@@ -59,8 +59,7 @@ def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[Source
     prepare(con)
     lake = open_lake(config)
     return tuple(
-        read_source(con, lake, name, lambda t: config.table(t.schema, t.name) is not None, number=i)
-        for i, name in enumerate(list_sources(lake.root))
+        read_source(con, lake, name, config.captures, number=i) for i, name in enumerate(list_sources(lake.root))
     )
 
 

@@ -15,16 +15,17 @@ from typing import Any
 import duckdb
 import psycopg
 
-from cdc_lake.errors import SourceError
+from cdc_lake.errors import SourceError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import parquet_files, transactions_path
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
 from cdc_lake.project.fold import fold_connection
+from cdc_lake.project.printing import printed
 from cdc_lake.project.snapshot import Lake, SourceState, TableState, read_source
 from cdc_lake.project.types import schema_from_catalogue
-from cdc_lake.query.compare import TableReport, compare, lake_text, pairs
+from cdc_lake.query.compare import TableReport, compare, pairs
 from cdc_lake.sqltext import ident
 
 # A running sink lands a heartbeat every few seconds. Without any for this long, waiting on is of no use.
@@ -116,7 +117,7 @@ class Verifier:
         except psycopg.Error as error:
             raise SourceError(
                 "The source refused to be read.",
-                why=str(error).strip().splitlines()[0],
+                why=first_line(error),
                 next="grant SELECT on the captured tables to the role of the source's dsn, then verify again",
             ) from None
         report.tables.sort(key=lambda t: t.table)
@@ -221,7 +222,7 @@ def _compare_landed(
     view = state.view(con, found, "verified")
     shapes = view.shapes
     rows = keyed_sql(view) if shapes.keyed else bag_sql(view)
-    lake = {c.name: lake_text(c.lake_type, f"l.c{i}") for i, c in enumerate(shapes.target.columns)}
+    lake = {c.name: printed(c.lake_type, f"l.c{i}") for i, c in enumerate(shapes.target.columns)}
     keyed = shapes.keyed and any(c.key_position is not None for c in columns)
     report = compare(con, source, found.table, pairs(columns, lake, keyed), rows)
     absent = sorted({c.name for c in columns} - lake.keys())
