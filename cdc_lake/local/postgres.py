@@ -89,7 +89,16 @@ class Postgres(Part):
     @override
     def processes(self) -> list[psutil.Process]:
         # Workers rename themselves and outlive a killed postmaster for a moment; they work in the data folder.
-        return process.find(self.mark, program="postgres", within=self.folder)
+        # The initdb of a start that was killed works on, in the unfinished one.
+        return [
+            *process.find(self.mark, program="postgres", within=self.folder),
+            *process.find(str(self._unfinished)),
+        ]
+
+    @property
+    def _unfinished(self) -> Path:
+        data = self.folder
+        return data.with_name(f"{data.name}.unfinished")
 
     @property
     def password(self) -> str:
@@ -120,20 +129,38 @@ class Postgres(Part):
         _give(data / "cdc-lake.conf", self.account)
 
     def _initdb(self, data: Path) -> None:
+        """Make the data folder under another name and then rename it, so that a killed start leaves no half of one."""
         account = self.account
         if data.is_relative_to(SHARED_TMP):
             _own(data.parent)
             _give(data.parent, account)
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _give(data, account)
+        unfinished = self._unfinished
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700, parents=True)
+        _give(unfinished, account)
+        done = self._run_initdb(unfinished, account)
+        if done.returncode != 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise CdcLakeError(
+                "PostgreSQL's data folder could not be created.",
+                why=(done.stderr or done.stdout).strip()[-600:],
+                next=f"check space and permissions of {data.parent}, then: cdc-lake up",
+                code="stack_failed",
+            )
+        with (unfinished / "postgresql.conf").open("a") as conf:
+            conf.write("include 'cdc-lake.conf'\n")
+        unfinished.rename(data)
+        self.state.remember("postgres_data", str(data))
+
+    def _run_initdb(self, folder: Path, account: process.Account | None) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory(prefix="cdc-lake-") as scratch:
             secret = Path(scratch) / "password"
             secret.write_text(self.password + "\n")
             _give(Path(scratch), account)
             _give(secret, account)
-            command = ["-D", str(data), "-U", USER, f"--pwfile={secret}", "--auth=scram-sha-256"]
+            command = ["-D", str(folder), "-U", USER, f"--pwfile={secret}", "--auth=scram-sha-256"]
             options = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"]
-            done = subprocess.run(
+            return subprocess.run(
                 [str(self._programs() / "initdb"), *command, *options],
                 capture_output=True,
                 text=True,
@@ -142,18 +169,6 @@ class Postgres(Part):
                 env=self.environment,
                 **process.as_account(account),
             )
-        if done.returncode != 0:
-            for folder in self.wipe():
-                shutil.rmtree(folder, ignore_errors=True)
-            raise CdcLakeError(
-                "PostgreSQL's data folder could not be created.",
-                why=(done.stderr or done.stdout).strip()[-600:],
-                next=f"check space and permissions of {data.parent}, then: cdc-lake up",
-                code="stack_failed",
-            )
-        with (data / "postgresql.conf").open("a") as conf:
-            conf.write("include 'cdc-lake.conf'\n")
-        self.state.remember("postgres_data", str(data))
 
     def _programs(self) -> Path:
         return programs(self.account)
@@ -187,7 +202,7 @@ class Postgres(Part):
     @override
     def wipe(self) -> list[Path]:
         data = self.folder
-        return [data if data.is_relative_to(self.state.folder) else data.parent]
+        return [data, self._unfinished] if data.is_relative_to(self.state.folder) else [data.parent]
 
 
 def programs(account: process.Account | None) -> Path:

@@ -151,6 +151,28 @@ def test_a_killed_up_leaves_orphans_that_the_next_one_replaces_and_ctrl_c_leaves
     assert copy.state.parts() == {}
 
 
+def test_an_up_killed_while_it_makes_the_data_folder_leaves_no_half_of_one(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    (tmp_path / "cdc-lake.yaml").touch()
+    stack = Stack(tmp_path / ".cdc-lake")
+    postgres = stack.parts["postgres"]
+    unfinished = postgres.folder.with_name("postgres.unfinished")
+    try:
+        with subprocess.Popen(command(tmp_path, "up"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+            # PostgreSQL writes its version first: of a finished data folder it says nothing.
+            eventually(lambda: (unfinished / "PG_VERSION").exists(), "initdb to begin")
+            first.kill()
+        assert not postgres.folder.exists()
+        stack.start("postgres")
+        with psycopg.connect(dsn(stack)) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        assert not unfinished.exists()
+    finally:
+        stack.down(wipe=True)
+    assert not postgres.folder.exists()
+
+
 def test_two_copies_run_beside_each_other(stack: Any, shop: Path, copy: Stack) -> None:
     done = cli(shop, "up", "--json")
     assert done.returncode == 0, done.stderr
