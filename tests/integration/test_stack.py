@@ -161,7 +161,7 @@ def test_an_up_killed_while_it_makes_the_data_folder_leaves_no_half_of_one(
     try:
         with subprocess.Popen(command(tmp_path, "up"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
             # PostgreSQL writes its version first: of a finished data folder it says nothing.
-            eventually(lambda: (unfinished / "PG_VERSION").exists(), "initdb to begin")
+            eventually((unfinished / "PG_VERSION").exists, "initdb to begin")
             first.kill()
         assert not postgres.folder.exists()
         stack.start("postgres")
