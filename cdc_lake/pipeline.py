@@ -96,9 +96,10 @@ class Sink:
         accept_gaps: str | None = None,
         catalogue: Callable[[], Mapping[TableId, str]] | None = None,
         worker: Executor | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
-        self._decoder = Decoder(transaction_topic=connector.transaction_topic)
+        self._decoder = decoder or Decoder(transaction_topic=connector.transaction_topic)
         self._glob, self._accept_gaps = tables, accept_gaps
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}

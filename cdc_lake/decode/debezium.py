@@ -42,12 +42,14 @@ _OPERATIONS = (*_WITH_IMAGE, "d", "t")
 class Decoder:
     """Decodes rounds of record batches. Holds what it learned of each topic's inline schemas between rounds."""
 
-    def __init__(self, *, transaction_topic: str | None, threads: int = 2) -> None:
+    def __init__(
+        self, *, transaction_topic: str | None, threads: int = 2, duck: duckdb.DuckDBPyConnection | None = None
+    ) -> None:
         self._transaction_topic = transaction_topic
         self._values: dict[str, InlineSchemas] = {}
         self._keys: dict[str, InlineSchemas] = {}
         self._known: set[tuple[TableId, str]] = set()
-        self._duck = duckdb.connect(config={"threads": threads})
+        self._duck = duck or duckdb.connect(config={"threads": threads})
         self._duck.execute("SET TimeZone = 'UTC'")
 
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:

@@ -14,30 +14,18 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
-from deltalake.writer.properties import ColumnProperties
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, PartitionFenced, first_line
 from cdc_lake.events import TopicPartition
-from cdc_lake.land.layout import open_delta
+from cdc_lake.land.store import DeltaStore, Store
 
 log = logging.getLogger(__name__)
 
 # Commits that fail for a passing reason (an object store's hiccup) are tried again for this long.
 RETRY_SECONDS = 60.0
-
-_WRITER = WriterProperties(
-    compression="ZSTD",
-    compression_level=1,
-    # Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
-    default_column_properties=ColumnProperties(dictionary_enabled=True),
-    column_properties={
-        name: ColumnProperties(dictionary_enabled=False)
-        for name in ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +61,13 @@ class AppendTable:
         schema: pa.Schema,
         *,
         description: str = "",
-        options: Mapping[str, str] | None = None,
+        store: Store | None = None,
         contiguous: bool = True,
     ) -> None:
         self.path = path
         self.schema = schema
         self._description = description
-        self._options = dict(options) if options else None
+        self._store = store or DeltaStore()
         # Dead letters are committed only when there are some: their positions lag, and that is no gap.
         self._contiguous = contiguous
         self._expected: dict[TopicPartition, int | None] = {}
@@ -88,7 +76,7 @@ class AppendTable:
 
     def open(self) -> DeltaTable | None:
         """A fresh handle; None before the first commit."""
-        return open_delta(self.path, self._options)
+        return self._store.open(self.path)
 
     def take_over(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Begin to write `partitions`: the stored positions (offset to read next) of those that have one.
@@ -160,7 +148,7 @@ class AppendTable:
                 if not _may_pass(error) or time.monotonic() > deadline:
                     raise self._explained(error) from error
                 log.warning("commit to %s failed, reading its state again: %s", self.path, first_line(error))
-                time.sleep(delay)
+                self._store.pause(delay)
                 delay = min(delay * 2, 5.0)
                 continue
             reach("land:after-commit")
@@ -197,17 +185,10 @@ class AppendTable:
             )
 
     def _write(self, table: DeltaTable | None, rows: pa.Table, spans: list[Span], generations: Collection[str]) -> None:
-        transactions = [Transaction(transaction_id(s.tp), s.end) for s in spans]
-        transactions += [Transaction(g, 0) for g in generations if g not in self._recorded]
-        write_deltalake(
-            table if table is not None else self.path,
-            rows.select(self.schema.names).cast(self.schema),
-            mode="append",
-            description=self._description if table is None else None,
-            storage_options=self._options,
-            writer_properties=_WRITER,
-            commit_properties=CommitProperties(app_transactions=transactions),
-        )
+        transactions = {transaction_id(s.tp): s.end for s in spans}
+        transactions.update({g: 0 for g in generations if g not in self._recorded})
+        fitting = rows.select(self.schema.names).cast(self.schema)
+        self._store.append(self.path, table, fitting, description=self._description, transactions=transactions)
 
     def _explained(self, error: Exception) -> LakeError:
         text = str(error)

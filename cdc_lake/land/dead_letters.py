@@ -15,6 +15,7 @@ from cdc_lake.errors import UsageError, suggest
 from cdc_lake.events import RecordBatch, TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable
+from cdc_lake.land.store import DeltaStore
 
 WAITING = "waiting"
 REPLAYED = "replayed"
@@ -58,7 +59,7 @@ class DeadLetters:
         self._root, self._source, self._options = root, source, options
         self._letters = layout.dead_letters_path(root, source)
         self._decisions = AppendTable(
-            layout.decisions_path(root, source), tables.DECISIONS, options=options, contiguous=False
+            layout.decisions_path(root, source), tables.DECISIONS, store=DeltaStore(options), contiguous=False
         )
 
     def all(self) -> list[Letter]:
@@ -110,7 +111,8 @@ class DeadLetters:
         Its coordinates are those of the record, so it takes its own place in the order. The app transaction that says
         so is in the same commit: replayed twice, or killed in between, it is still there once.
         """
-        log = AppendTable(layout.log_path(self._root, self._source, table), tables.LOG, options=self._options)
+        path, store = layout.log_path(self._root, self._source, table), DeltaStore(self._options)
+        log = AppendTable(path, tables.LOG, store=store)
         return log.append(rows, [], once=f"dead-letter:{letter.id}") > 0
 
     def _states(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from cdc_lake.errors import OffsetsExpired, PartitionError, TopicRecreated
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable, Span, generation_ids
+from cdc_lake.land.store import DeltaStore, Store
 
 # Commits of different tables run side by side: each is mostly waiting for the store.
 _COMMIT_THREADS = 4
@@ -56,8 +57,10 @@ class Landing:
         transaction_topic: str | None,
         options: dict[str, str] | None = None,
         pool: Executor | None = None,
+        store: Store | None = None,
     ) -> None:
-        self._root, self._source, self._options = root, source, options
+        self._root, self._source = root, source
+        self._store = store or DeltaStore(options)
         self._transaction_topic = transaction_topic
         self._dead = self._table(layout.dead_letters_path(root, source), tables.DEAD_LETTERS, contiguous=False)
         self._transactions = self._table(layout.transactions_path(root, source), tables.TRANSACTIONS)
@@ -142,7 +145,7 @@ class Landing:
         self._pool.shutdown()
 
     def _table(self, path: str, schema: pa.Schema, description: str = "", *, contiguous: bool = True) -> AppendTable:
-        return AppendTable(path, schema, description=description, options=self._options, contiguous=contiguous)
+        return AppendTable(path, schema, description=description, store=self._store, contiguous=contiguous)
 
     def _read_routes(self) -> None:
         for table in layout.list_tables(self._root, self._source):
