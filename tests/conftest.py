@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# A run in the background of a script inherits that Ctrl-C is ignored, and would hand that on to the commands under test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
