@@ -11,5 +11,5 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-# A run in the background of a script inherits that Ctrl-C is ignored, and would hand that on to the commands under test.
+# In the background of a script a run inherits that Ctrl-C is ignored, and would hand that on to what it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
