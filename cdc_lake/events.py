@@ -57,3 +57,20 @@ class RecordBatch:
         """Bytes held by the columns."""
         headers = self.headers.nbytes if self.headers is not None else 0
         return int(self.offsets.nbytes + self.timestamps.nbytes + self.keys.nbytes + self.values.nbytes + headers)
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaVersion:
+    """A schema that the rows of a table refer to by `id`, and the record of a partition from which on it holds.
+
+    `kind` is `connect` (`definition` is the schema beside the events), `catalogue` (an entry of the source's catalogue)
+    or `columns` (what the catalogue said of the columns when the version `id` was seen, see `capture.columns`).
+    """
+
+    id: str
+    table: TableId
+    kind: str
+    definition: str
+    key_definition: str | None
+    tp: TopicPartition
+    first_offset: int

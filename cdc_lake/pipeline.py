@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -29,12 +28,13 @@ from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.inline import schema_id
-from cdc_lake.decode.records import Decoded, SchemaVersion, TableRows, dead_letter_rows
+from cdc_lake.decode.records import Decoded, TableRows, dead_letter_rows
 from cdc_lake.errors import PartitionError
-from cdc_lake.events import RecordBatch, TableId, TopicPartition
+from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
 from cdc_lake.land.append import Span
 from cdc_lake.land.landing import Landed, Landing, Round
-from cdc_lake.land.tables import DEAD_LETTERS, SCHEMAS
+from cdc_lake.land.tables import DEAD_LETTERS
+from cdc_lake.land.versions import AskColumns, version_rows
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class Sink:
         tables: str | None = None,
         accept_gaps: str | None = None,
         catalogue: Callable[[], Mapping[TableId, str]] | None = None,
+        columns: AskColumns | None = None,
         worker: Executor | None = None,
         decoder: Decoder | None = None,
     ) -> None:
@@ -103,7 +104,7 @@ class Sink:
         self._glob, self._accept_gaps = tables, accept_gaps
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}
-        self._known_schemas = landing.known_schemas()
+        self._columns, self._schema_log = columns, landing.schema_log()
         self._buffer = _Buffer()
         self._held: set[TopicPartition] = set()
         self._ends: dict[TopicPartition, int] = {}
@@ -326,30 +327,8 @@ class Sink:
         return described, schemas
 
     def _schema_rows(self, schemas: Sequence[SchemaVersion]) -> pa.Table | None:
-        fresh = [s for s in schemas if (s.table, s.id) not in self._known_schemas and self._captured(s.table)]
-        if not fresh:
-            return None
-        self._known_schemas |= {(s.table, s.id) for s in fresh}
-        settings, now = json.dumps(self._connector.decode_settings), datetime.now(UTC)
-        return pa.Table.from_pylist(
-            [
-                {
-                    "schema_id": s.id,
-                    "schema": s.table.schema,
-                    "table": s.table.name,
-                    "topic": s.tp.topic,
-                    "kind": s.kind,
-                    "definition": s.definition,
-                    "key_definition": s.key_definition,
-                    "settings": settings,
-                    "first_partition": s.tp.partition,
-                    "first_offset": s.first_offset,
-                    "recorded_at": now,
-                }
-                for s in fresh
-            ],
-            schema=SCHEMAS,
-        )
+        mine = [s for s in schemas if self._captured(s.table)]
+        return version_rows(self._schema_log.fresh(mine, self._columns), self._connector.decode_settings)
 
     # -- partitions that come, go and stop -----------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from cdc_lake.capture.catalogue import read_catalogue
+from cdc_lake.capture.columns import read_columns
 from cdc_lake.cli import output
 from cdc_lake.config import Config, Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
@@ -84,6 +85,7 @@ def build_sink(config: Config, source: Source, *, tables: str | None = None, acc
         tables=tables,
         accept_gaps=accept_gap,
         catalogue=lambda: _catalogue(config, source, connector),
+        columns=lambda tables: _columns(config, source, tables),
     )
 
 
@@ -93,6 +95,16 @@ def _catalogue(config: Config, source: Source, connector: ConnectorFile) -> Mapp
         return catalogue_entries(read_catalogue(config.dsn(source), None))
     except CdcLakeError as error:
         output.say(f"Types of {connector.name} are inferred from the data: {error.message}")
+        return {}
+
+
+def _columns(config: Config, source: Source, tables: Sequence[TableId]) -> Mapping[TableId, str]:
+    """What the source says of the columns of tables with a new shape; empty when it cannot be asked."""
+    try:
+        return read_columns(config.dsn(source), tables)
+    except CdcLakeError as error:
+        listed = ", ".join(map(str, tables))
+        output.say(f"What older rows of {listed} show in columns that are new to them is not known: {error.message}")
         return {}
 
 

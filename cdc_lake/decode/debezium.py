@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_lake.decode.inline import Cut, InlineSchemas, schema_id
-from cdc_lake.decode.records import DeadLetter, Decoded, SchemaVersion, TableRows, why_not_json
-from cdc_lake.events import RecordBatch, TableId, TopicPartition
+from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, why_not_json
+from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
 
 _ENVELOPE = """
     SELECT x[1] AS op, x[2] AS before, x[3] AS after, x[4] AS schema, x[5] AS tbl,
@@ -48,7 +48,7 @@ class Decoder:
         self._transaction_topic = transaction_topic
         self._values: dict[str, InlineSchemas] = {}
         self._keys: dict[str, InlineSchemas] = {}
-        self._known: set[tuple[TableId, str]] = set()
+        self._key_schemas: dict[str, str] = {}
         self._duck = duck or duckdb.connect(config={"threads": threads})
         self._duck.execute("SET TimeZone = 'UTC'")
 
@@ -74,30 +74,30 @@ class Decoder:
         if not pc.all(ok).as_py():
             dead.extend(_dead(batches, ok, envelope))
         result: list[TableRows] = []
-        ids: dict[str, tuple[str, str | None, RecordBatch]] = {}
+        ids: dict[str, tuple[str, str | None]] = {}
         for _, found in cut:
             ids.update(found)
         for topic, start, end in _topic_ranges(batches):
             rows = _log_rows(records.slice(start, end - start), envelope.slice(start, end - start))
             kept = rows if pc.all(ok.slice(start, end - start)).as_py() else rows.filter(ok.slice(start, end - start))
             result.extend(_by_table(topic, kept))
-        schemas.extend(self._new_schemas(result, ids))
+        schemas.extend(_runs(result, ids))
         return [TableRows(t.topic, t.table, t.rows.drop_columns(["schema", "tbl"])) for t in result]
 
-    def _cut(self, batch: RecordBatch) -> tuple[pa.Table, dict[str, tuple[str, str | None, RecordBatch]]]:
+    def _cut(self, batch: RecordBatch) -> tuple[pa.Table, dict[str, tuple[str, str | None]]]:
         topic = batch.tp.topic
         values = self._values.setdefault(topic, InlineSchemas()).cut(batch.values)
         keys = self._keys.setdefault(topic, InlineSchemas()).cut(batch.keys)
-        key_schema = keys.schemas[-1] if keys.schemas else None
-        ids = [schema_id(schema, key_schema) for schema in values.schemas]
-        found = {i: (schema, key_schema, batch) for i, schema in zip(ids, values.schemas, strict=True)}
+        column, found = _schema_ids(values, keys, self._key_schemas.get(topic))
+        if keys.schemas:
+            self._key_schemas[topic] = keys.schemas[-1]
         count = len(batch)
         headers = batch.headers if batch.headers is not None else pa.nulls(count, pa.string())
         table = pa.table(
             {
                 "v": _utf8(values.payloads),
                 "k": _utf8(keys.payloads),
-                "schema_id": _ids_column(values, ids, count),
+                "schema_id": column,
                 "topic": pa.repeat(topic, count),
                 "partition": pa.repeat(pa.scalar(batch.tp.partition, pa.int32()), count),
                 "offset": batch.offsets,
@@ -130,16 +130,40 @@ class Decoder:
             found = found.append_column(f"__{column}", records[column])
         return _stamped(found).filter(ok)
 
-    def _new_schemas(
-        self, tables: Sequence[TableRows], ids: dict[str, tuple[str, str | None, RecordBatch]]
-    ) -> Iterator[SchemaVersion]:
-        for rows in tables:
-            for value in pc.unique(rows.rows["__schema_id"]).to_pylist():
-                if value is None or (rows.table, value) in self._known:
-                    continue
-                definition, key_definition, batch = ids[value]
-                self._known.add((rows.table, value))
-                yield SchemaVersion(value, rows.table, "connect", definition, key_definition, batch.tp, batch.start)
+
+def _schema_ids(values: Cut, keys: Cut, last_key: str | None) -> tuple[pa.Array, dict[str, tuple[str, str | None]]]:
+    """The schema id of each record, and what the ids stand for: the schemas of its value and of its key.
+
+    A record without a key (a truncate) is of the key schema of the records around it, at last of `last_key`.
+    """
+    if not values.schemas:
+        return pa.nulls(len(values.payloads), pa.string()), {}
+    key_schemas: tuple[str | None, ...] = keys.schemas or (last_key,)
+    combined = values.schema_index
+    if len(key_schemas) > 1:
+        nearest = pc.fill_null_backward(pc.fill_null_forward(keys.schema_index))
+        combined = pc.add(pc.multiply(values.schema_index, len(key_schemas)), nearest)
+    pairs = [(value, key) for value in values.schemas for key in key_schemas]
+    ids = [schema_id(value, key) for value, key in pairs]
+    return pc.take(pa.array(ids, pa.string()), combined), dict(zip(ids, pairs, strict=True))
+
+
+def _runs(tables: Sequence[TableRows], ids: dict[str, tuple[str, str | None]]) -> Iterator[SchemaVersion]:
+    """Each run of a table's rows that have one schema, partition by partition: where a version begins to hold."""
+    for part in tables:
+        rows = part.rows.select(["__partition", "__offset", "__schema_id"])
+        for partition in pc.unique(rows["__partition"]).to_pylist():
+            mine = rows.filter(pc.and_(pc.equal(rows["__partition"], partition), pc.is_valid(rows["__schema_id"])))
+            if mine.num_rows == 0:
+                continue
+            names = mine["__schema_id"].combine_chunks()
+            starts = [0]
+            if len(pc.unique(names)) > 1:
+                starts += [i + 1 for i in pc.indices_nonzero(pc.not_equal(names[1:], names[:-1])).to_pylist()]
+            for start in starts:
+                definition, key = ids[names[start].as_py()]
+                tp, offset = TopicPartition(part.topic, partition), mine["__offset"][start].as_py()
+                yield SchemaVersion(names[start].as_py(), part.table, "connect", definition, key, tp, offset)
 
 
 def _utf8(column: pa.Array) -> pa.Array:
@@ -157,12 +181,6 @@ def _text_or_marker(value: bytes | None) -> str | None:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         return "not UTF-8"
-
-
-def _ids_column(values: Cut, ids: Sequence[str], count: int) -> pa.Array:
-    if not ids:
-        return pa.nulls(count, pa.string())
-    return pc.take(pa.array(ids, pa.string()), values.schema_index)
 
 
 def _concat(tables: Sequence[pa.Table]) -> pa.Table:

@@ -10,20 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cdc_lake.events import TableId, TopicPartition
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaVersion:
-    """A schema that rows refer to by `id`, and where it was seen first."""
-
-    id: str
-    table: TableId
-    kind: str  # "connect" or "catalogue"
-    definition: str
-    key_definition: str | None
-    tp: TopicPartition
-    first_offset: int
+from cdc_lake.events import SchemaVersion, TableId, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +38,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Everything that one round of batches decoded to."""
+    """Everything that one round of batches decoded to. `schemas` has every run of rows of one schema, in order."""
 
     tables: list[TableRows]
     transactions: pa.Table | None

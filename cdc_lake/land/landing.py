@@ -16,6 +16,7 @@ from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable, Span, generation_ids
 from cdc_lake.land.store import DeltaStore, Store
+from cdc_lake.land.versions import SchemaLog, recorded_versions
 
 # Commits of different tables run side by side: each is mostly waiting for the store.
 _COMMIT_THREADS = 4
@@ -132,13 +133,10 @@ class Landing:
         self._commit_transactions(work, landed)
         return landed
 
-    def known_schemas(self) -> set[tuple[TableId, str]]:
+    def schema_log(self) -> SchemaLog:
         """Schema versions that are recorded already."""
         table = self._schemas.open()
-        if table is None:
-            return set()
-        rows = table.to_pyarrow_table(columns=["schema", "table", "schema_id"]).to_pylist()
-        return {(TableId(r["schema"], r["table"]), r["schema_id"]) for r in rows}
+        return SchemaLog(recorded_versions(table.to_pyarrow_table()) if table is not None else ())
 
     def close(self) -> None:
         """Release the commit threads."""
