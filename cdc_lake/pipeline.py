@@ -100,7 +100,7 @@ class Sink:
         decoder: Decoder | None = None,
     ) -> None:
         self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
-        self._decoder = decoder or Decoder(transaction_topic=connector.transaction_topic)
+        self._decoder = decoder or Decoder(transaction_topic=connector.transaction_topic, home=landing.home)
         self._glob, self._accept_gaps = tables, accept_gaps
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}

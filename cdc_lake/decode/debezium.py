@@ -7,7 +7,7 @@ round. DuckDB parses a document once for all paths of a `json_extract_string` li
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import duckdb
@@ -43,8 +43,15 @@ class Decoder:
     """Decodes rounds of record batches. Holds what it learned of each topic's inline schemas between rounds."""
 
     def __init__(
-        self, *, transaction_topic: str | None, threads: int = 2, duck: duckdb.DuckDBPyConnection | None = None
+        self,
+        *,
+        transaction_topic: str | None,
+        home: Callable[[str], TableId | None] = lambda _: None,
+        threads: int = 2,
+        duck: duckdb.DuckDBPyConnection | None = None,
     ) -> None:
+        # The table of a topic's tombstones when no other record of their round names it.
+        self._home = home
         self._transaction_topic = transaction_topic
         self._values: dict[str, InlineSchemas] = {}
         self._keys: dict[str, InlineSchemas] = {}
@@ -80,7 +87,7 @@ class Decoder:
         for topic, start, end in _topic_ranges(batches):
             rows = _log_rows(records.slice(start, end - start), envelope.slice(start, end - start))
             kept = rows if pc.all(ok.slice(start, end - start)).as_py() else rows.filter(ok.slice(start, end - start))
-            result.extend(_by_table(topic, kept))
+            result.extend(_by_table(topic, kept, self._home(topic)))
         schemas.extend(_runs(result, ids))
         return [TableRows(t.topic, t.table, t.rows.drop_columns(["schema", "tbl"])) for t in result]
 
@@ -236,10 +243,15 @@ def _stamped(rows: pa.Table) -> pa.Table:
     return rows.append_column("__ingested_at", pa.repeat(now, rows.num_rows))
 
 
-def _by_table(topic: str, rows: pa.Table) -> Iterator[TableRows]:
-    """Split a topic's rows by true table name: sanitised topic names can collide. Tombstones go with the first."""
+def _by_table(topic: str, rows: pa.Table, home: TableId | None) -> Iterator[TableRows]:
+    """Split a topic's rows by true table name: sanitised topic names can collide. Tombstones go with the first.
+
+    Tombstones alone go to `home`, the table of earlier rounds.
+    """
     names = rows.group_by(["schema", "tbl"]).aggregate([]).to_pylist()
     tables = [TableId(n["schema"], n["tbl"]) for n in names if n["tbl"] is not None]
+    if not tables and home is not None and rows.num_rows:
+        tables = [home]
     if len(tables) == 1:
         yield TableRows(topic, tables[0], rows)
         return

@@ -136,13 +136,14 @@ class AppendTable:
             table = self.open()
             if self._landed(table, spans, attempted=attempted):
                 return 0
+            ends = self._ends(spans)
             if once is not None and table is not None and table.transaction_version(once) is not None:
                 return 0
             fresh = _unseen(rows, spans, self._expected)
             reach("land:before-commit")
             try:
                 attempted = True
-                self._write(table, fresh, spans, [*generations, *([once] if once else [])])
+                self._write(table, fresh, ends, [*generations, *([once] if once else [])])
                 reach("land:after-write")
             except Exception as error:
                 if not _may_pass(error) or time.monotonic() > deadline:
@@ -152,15 +153,16 @@ class AppendTable:
                 delay = min(delay * 2, 5.0)
                 continue
             reach("land:after-commit")
-            self._expected.update({s.tp: s.end for s in spans})
+            self._expected.update(ends)
             self._recorded.update(generations)
             return int(fresh.num_rows)
 
     def _landed(self, table: DeltaTable | None, spans: list[Span], *, attempted: bool) -> bool:
         """Whether an attempt that was reported as failed is there after all; raises PartitionFenced."""
         stored = {s.tp: table.transaction_version(transaction_id(s.tp)) if table is not None else None for s in spans}
-        if attempted and spans and all(stored[s.tp] == s.end for s in spans):
-            self._expected.update({s.tp: s.end for s in spans})
+        ends = self._ends(spans)
+        if attempted and spans and stored == ends:
+            self._expected.update(ends)
             return True
         for span in spans:
             if stored[span.tp] != self._expected.get(span.tp):
@@ -177,15 +179,21 @@ class AppendTable:
         expected = self._expected.get(span.tp)
         if expected is None or not self._contiguous or self._gaps.get(span.tp) == span.start:
             return
-        if not expected <= span.end or expected < span.start:
+        if expected < span.start:
             raise PartitionFenced(
                 f"Offsets {expected} to {span.start} of {span.tp} would be missing from the lake.",
                 why=f"The rows at hand begin at {span.start}, {self.path} ends at {expected}.",
                 next="start the sink again: it reads on from what the lake holds",
             )
 
-    def _write(self, table: DeltaTable | None, rows: pa.Table, spans: list[Span], generations: Collection[str]) -> None:
-        transactions = {transaction_id(s.tp): s.end for s in spans}
+    def _ends(self, spans: list[Span]) -> dict[TopicPartition, int]:
+        """The positions after `spans`. None goes back: a table that is ahead of others is given their rounds again."""
+        return {s.tp: max(s.end, self._expected.get(s.tp) or 0) for s in spans}
+
+    def _write(
+        self, table: DeltaTable | None, rows: pa.Table, ends: Mapping[TopicPartition, int], generations: Collection[str]
+    ) -> None:
+        transactions = {transaction_id(tp): end for tp, end in ends.items()}
         transactions.update({g: 0 for g in generations if g not in self._recorded})
         fitting = rows.select(self.schema.names).cast(self.schema)
         self._store.append(self.path, table, fitting, description=self._description, transactions=transactions)

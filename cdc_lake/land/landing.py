@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import OffsetsExpired, PartitionError, TopicRecreated
@@ -106,6 +107,10 @@ class Landing:
             return beginning
         return position
 
+    def home(self, topic: str) -> TableId | None:
+        """The first table whose rows came in `topic`; None before there was one."""
+        return next(iter(self._routes.get(topic, ())), None)
+
     def position(self, tp: TopicPartition) -> int | None:
         """What the lake holds of `tp` now, whoever wrote it; None when nothing."""
         found = [home.stored(tp) for home in self._homes(tp.topic)]
@@ -173,10 +178,16 @@ class Landing:
         routed = set(self._routes) | {topic for topic, _, _ in work.rows}
         if self._transaction_topic:
             routed.add(self._transaction_topic)
-        spans = [s for s in work.spans if s.tp.topic in bad or s.tp.topic not in routed]
-        if spans:
-            rows = work.dead if work.dead is not None else tables.DEAD_LETTERS.empty_table()
-            landed.dead = self._dead.append(rows, spans, generations=self._generations(spans))
+        letters = work.dead if work.dead is not None else tables.DEAD_LETTERS.empty_table()
+        topics = {s.tp.topic for s in work.spans if s.tp.topic in bad or s.tp.topic not in routed}
+        for topic in sorted(topics - landed.stopped.keys()):
+            spans = [s for s in work.spans if s.tp.topic == topic]
+            rows = letters.filter(pc.equal(letters["topic"], topic))
+
+            def append(rows: pa.Table = rows, spans: list[Span] = spans) -> None:
+                landed.dead += self._dead.append(rows, spans, generations=self._generations(spans))
+
+            self._guard(topic, landed, append)
 
     def _declare(self, work: Round, bad: set[str], landed: Landed) -> None:
         for topic, table, _ in work.rows:
@@ -198,8 +209,9 @@ class Landing:
 
     def _commit_tables(self, work: Round, landed: Landed) -> None:
         rows: dict[TableId, list[pa.Table]] = {}
-        for _, table, part in work.rows:
-            rows.setdefault(table, []).append(part)
+        for topic, table, part in work.rows:
+            if topic not in landed.stopped:
+                rows.setdefault(table, []).append(part)
         spans: dict[TableId, list[Span]] = {}
         for span in work.spans:
             if span.tp.topic not in landed.stopped:
@@ -219,7 +231,7 @@ class Landing:
 
     def _commit_transactions(self, work: Round, landed: Landed) -> None:
         spans = [s for s in work.spans if s.tp.topic == self._transaction_topic]
-        if not spans or self._transaction_topic is None:
+        if not spans or self._transaction_topic is None or self._transaction_topic in landed.stopped:
             return
         rows = work.transactions if work.transactions is not None else tables.TRANSACTIONS.empty_table()
         generations = self._generations(spans)

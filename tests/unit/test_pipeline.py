@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cdc_lake import crashpoints
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.errors import OffsetsExpired, PartitionFenced, TopicRecreated
 from cdc_lake.events import TableId
@@ -154,6 +155,74 @@ def test_a_second_writer_of_a_partition_is_fenced_and_writes_nothing(kafka: Memo
     late._drain()
     assert any(isinstance(e, PartitionFenced) for e in late.progress.stopped.values())
     assert offsets(tmp_path, "orders") == [("pos.public.orders", 0, 0)]
+
+
+def test_a_position_never_goes_back_when_what_is_landed_comes_again_in_smaller_rounds(
+    kafka: MemoryKafka, tmp_path: Path
+) -> None:
+    kafka.produce("pos.public.orders", 0, *event("orders", {"id": 1}))
+    for _ in range(3):
+        kafka.produce("pos.public.orders", 0, b'{"id":0}', b"{broken")
+
+    def die(point: str) -> None:
+        if point == "land:after-dead-letters":
+            raise KeyboardInterrupt
+
+    crashpoints.on_reach = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_sink(kafka, tmp_path).run(until_caught_up=True)
+    finally:
+        crashpoints.on_reach = None
+    # The dead letters are ahead of the table: the next sink reads their records again, two at a time.
+    assert make_sink(kafka, tmp_path, max_records=2).run(until_caught_up=True).stopped == {}
+    assert [r["offset"] for r in dead_rows(tmp_path)] == [1, 2, 3]
+    assert [o for _, _, o in offsets(tmp_path, "orders")] == [0]
+
+
+def test_a_table_that_is_ahead_of_the_others_of_its_topic_waits_for_them(kafka: MemoryKafka, tmp_path: Path) -> None:
+    kafka.create_topic("pos.public.a_b")
+    for i in range(8):
+        kafka.produce("pos.public.a_b", 0, *event(["a b", "a_b"][i % 2], {"id": i}))
+    commits = iter(range(100))
+
+    def die(point: str) -> None:
+        if point == "land:before-commit" and next(commits) == 3:  # both tables are declared, one has landed
+            raise KeyboardInterrupt
+
+    crashpoints.on_reach = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_sink(kafka, tmp_path).run(until_caught_up=True)
+    finally:
+        crashpoints.on_reach = None
+    assert make_sink(kafka, tmp_path, max_records=2).run(until_caught_up=True).stopped == {}
+    found = {name: [o for _, _, o in offsets(tmp_path, name)] for name in ("a b", "a_b")}
+    assert found == {"a b": [0, 2, 4, 6], "a_b": [1, 3, 5, 7]}
+
+
+def test_a_tombstone_alone_in_its_round_lands_in_the_table_of_its_topic(kafka: MemoryKafka, tmp_path: Path) -> None:
+    kafka.produce("pos.public.orders", 0, *event("orders", None, op="d", before={"id": 1}))
+    kafka.produce("pos.public.orders", 0, b'{"id":1}', None)
+    make_sink(kafka, tmp_path, max_records=1).run(until_caught_up=True)
+    assert [(r["__offset"], r["__op"]) for r in log_rows(tmp_path, "orders")] == [(0, "d"), (1, "x")]
+
+
+def test_a_late_writer_of_dead_letters_stops_only_their_topic(kafka: MemoryKafka, tmp_path: Path) -> None:
+    kafka.create_topic("pos.public.items")
+    kafka.produce("pos.public.orders", 0, *event("orders", {"id": 1}))
+    make_sink(kafka, tmp_path).run(until_caught_up=True)
+    kafka.produce("pos.public.orders", 0, b'{"id":0}', b"{broken")
+    late = make_sink(kafka, tmp_path, group="other", flush_seconds=3600)
+    late._broker.subscribe(late.pattern, late)
+    late._step()
+    make_sink(kafka, tmp_path).run(until_caught_up=True)
+    kafka.produce("pos.public.items", 0, *event("items", {"id": 1}))
+    late._step()
+    late._drain()
+    assert {tp.topic for tp in late.progress.stopped} == {"pos.public.orders"}
+    assert len(dead_rows(tmp_path)) == 1
+    assert len(offsets(tmp_path, "items")) == 1
 
 
 def test_a_rebalance_drops_the_buffer_and_the_next_owner_reads_it_again(kafka: MemoryKafka, tmp_path: Path) -> None:
