@@ -30,6 +30,20 @@ class Watched:
     say: Callable[[str], None]
 
 
+def must_run(client: ConnectClient, name: str, why: str) -> None:
+    """Raise ConnectorError, with the way to start it, unless the connector runs; `why` says what it is needed for."""
+    status = client.status(name)
+    if status.failure is not None:
+        raise task_error(status)
+    if status.state in ("PAUSED", "STOPPED"):
+        raise ConnectorError(
+            f"Connector {name} is {status.state.lower()}.",
+            why=f"While it is, {why}.",
+            next=f"cdc-lake connector resume {name}",
+            code="connector_not_running",
+        )
+
+
 def await_state(client: ConnectClient, name: str, state: str, *, seconds: float) -> ConnectorStatus:
     """Wait until connector and tasks are in `state` (PAUSED or STOPPED). Raises ConnectorError when time runs out."""
     status = client.wait(name, lambda s: s is not None and s.reached(state), seconds=seconds)

@@ -11,28 +11,57 @@ from cdc_lake.errors import EXIT_DIFFERENCES, UsageError, suggest
 
 if TYPE_CHECKING:
     from cdc_lake.config import Config, Source
-    from cdc_lake.query.verify import Report
+    from cdc_lake.connector_file import ConnectorFile
+    from cdc_lake.query.verify import Report, Verifier
+    from cdc_lake.repair.writing import Repaired
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="Examples:  cdc-lake verify   ·   cdc-lake verify public.orders   ·   cdc-lake --json verify")(
-        verify
-    )
+    app.command(
+        epilog="Examples:  cdc-lake verify   ·   cdc-lake verify public.orders   ·   cdc-lake verify --repair --dry-run"
+    )(verify)
 
 
 def verify(
     tables: Annotated[list[str] | None, typer.Argument(help="schema.table; all captured tables when none.")] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the lake to reach the source.")] = 60.0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put rows that differ right, through the log, and verify again.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: only say what would be done.")] = False,
 ) -> None:
     """Compare every row of the lake with the source, at a position both have reached.
 
-    Ends with 0 when all is equal and 3 when rows differ; then it shows examples.
+    Ends with 0 when all is equal and 3 when rows differ; then it shows examples. With --repair it ends with 0 when all
+    is equal afterwards; the connector and the sink must run.
     """
+    if dry_run and not repair:
+        raise UsageError("--dry-run goes with --repair.", next="cdc-lake verify --repair --dry-run")
     config = output.settings()
     wanted = list(tables or [])
-    reports = [_verify_source(config, source, wanted, wait) for source in config.all_sources]
-    known = [str(t.table) for r in reports for t in r.tables]
+    repaired: list[Repaired] = []
+    reports = []
+    for source in config.all_sources:
+        if repair:
+            found, done = _repair_source(config, source, wanted, wait, dry_run=dry_run)
+            repaired += done
+            if dry_run:
+                reports.append(found)
+                continue
+        reports.append(_verify_source(config, source, wanted, wait))
+    _check_names(wanted, [str(t.table) for r in reports for t in r.tables])
+    if output.as_json():
+        document = _document(reports)
+        output.emit(document | {"repair": [r.as_dict() for r in repaired]} if repair else document)
+    else:
+        _show(reports)
+        _show_repairs(repaired)
+    if not all(r.ok for r in reports):
+        raise typer.Exit(EXIT_DIFFERENCES)
+
+
+def _check_names(wanted: list[str], known: list[str]) -> None:
     for name in wanted:
         if _qualified(name) not in known:
             raise UsageError(
@@ -41,15 +70,32 @@ def verify(
                 next="cdc-lake tables",
                 code="no_such_table",
             )
-    if output.as_json():
-        output.emit(_document(reports))
-    else:
-        _show(reports)
-    if not all(r.ok for r in reports):
-        raise typer.Exit(EXIT_DIFFERENCES)
 
 
 def _verify_source(config: Config, source: Source, wanted: list[str], wait: float) -> Report:
+    verifier, entries, _ = _prepared(config, source, wanted)
+    return verifier.verify(entries, wait_seconds=wait)
+
+
+def _repair_source(
+    config: Config, source: Source, wanted: list[str], wait: float, *, dry_run: bool
+) -> tuple[Report, list[Repaired]]:
+    """What was found, and what became of each table that differed."""
+    from cdc_lake.capture.connect import ConnectClient
+    from cdc_lake.capture.running import must_run
+    from cdc_lake.repair.writing import Repairer
+
+    verifier, entries, connector = _prepared(config, source, wanted)
+    named = [e for e in entries if not wanted or f"{e['schema']}.{e['table']}" in {_qualified(n) for n in wanted}]
+    with ConnectClient(config.connect_url) as client:
+        must_run(client, connector.name, "no row can be repaired at a position that the lake will never reach")
+    repairer = Repairer(connector.decode_settings, dry_run=dry_run)
+    return verifier.repair(named, repairer.mend, wait_seconds=wait), repairer.done
+
+
+def _prepared(
+    config: Config, source: Source, wanted: list[str]
+) -> tuple[Verifier, list[dict[str, Any]], ConnectorFile]:
     from cdc_lake.capture.catalogue import read_catalogue
     from cdc_lake.capture.postgres import open_source
     from cdc_lake.capture.preflight import captured_tables
@@ -72,7 +118,7 @@ def _verify_source(config: Config, source: Source, wanted: list[str], wait: floa
         connector.decode_settings,
         progress=output.say,
     )
-    return verifier.verify(read_catalogue(dsn, chosen), wait_seconds=wait)
+    return verifier, read_catalogue(dsn, chosen), connector
 
 
 def _qualified(name: str) -> str:
@@ -104,3 +150,9 @@ def _show(reports: list[Report]) -> None:
         output.say(f"{report.source} at LSN {report.lsn}: {len(report.tables)} tables, {verdict}.")
         if not report.ok and not report.reached:
             output.say("The lake has not reached the source's position. Next: cdc-lake sink run")
+
+
+def _show_repairs(repaired: list[Repaired]) -> None:
+    for one in repaired:
+        done = f"{one.rows:,} rows" if one.reason is None else one.reason
+        output.say(f"{one.table}: {one.outcome}, {done}")

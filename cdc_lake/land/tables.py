@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+# Where the offsets of repairs begin: above every offset that Kafka will ever give.
+REPAIR_OFFSETS = 10**18
+
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 # One row per Kafka record of a captured table. `__op` is c(reate), u(pdate), d(elete), r(ead by a snapshot),
-# t(runcate), or x: a tombstone, which only log compaction needs and no view shows.
+# t(runcate), or x: a tombstone, which only log compaction needs and no view shows. Rows of `verify --repair` have the
+# topic `repair_topic(source)`, `__snapshot` repair, and in `__tx_order` the position of the transaction that they stand
+# behind.
 LOG = pa.schema(
     [
         ("__op", pa.string()),
@@ -45,7 +50,8 @@ TRANSACTIONS = pa.schema(
 )
 
 # One row per schema version: `definition` is the envelope's inline schema (kind `connect`) or the source
-# catalogue's entry (kind `catalogue`), `settings` the connector's modes that decide how values were written.
+# catalogue's entry (kind `catalogue`, or `repair` for rows that a repair wrote as PostgreSQL prints them), `settings`
+# the connector's modes that decide how values were written.
 SCHEMAS = pa.schema(
     [
         ("schema_id", pa.string()),
@@ -80,5 +86,11 @@ DEAD_LETTERS = pa.schema(
     ]
 )
 
+
 # What a person decided about a dead letter: `replayed` or `dropped`. The latest row of an id counts.
 DECISIONS = pa.schema([("id", pa.string()), ("decision", pa.string()), ("decided_at", _INSTANT)])
+
+
+def repair_topic(source: str) -> str:
+    """The topic that rows of repairs bear. Kafka's own names hold no colon."""
+    return f"{source}:repair"

@@ -15,7 +15,7 @@ from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.moments import Calendar, MomentError, find_position
 from cdc_lake.project.order import load_ends
 from cdc_lake.project.snapshot import SourceState, TableState
-from cdc_lake.project.tail import Facts, Tail, placed, survey
+from cdc_lake.project.tail import REPAIR, Facts, Tail, placed, survey
 from cdc_lake.project.timeline import timeline_sql
 
 
@@ -61,7 +61,7 @@ def _checked(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, posit
     if table.error is not None or not (table.tail.facts.free and table.tail.facts.placed):
         return table
     whole = Tail(tuple(table.log.paths), facts=Facts(1, 1))
-    rows = placed(whole, ends, 1 << 60, ["__key AS k", "__op AS op"], where="__op <> 't'")
+    rows = placed(whole, ends, 1 << 60, ["__key AS k", "__op AS op"], where=f"__op <> 't' AND NOT {REPAIR}")
     if table.shapes is not None and table.shapes.keyed:
         firsts = f"SELECT arg_min(op, (pos_tx, pos_order)) AS op, min(pos_tx) AS pos FROM ({rows}) GROUP BY k"
     else:

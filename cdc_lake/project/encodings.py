@@ -190,6 +190,21 @@ def _time(unit: str) -> Callable[[str, str, str], str]:
     return read
 
 
+def _source_text(raw: str, lake: str, argument: str) -> str:
+    """The inverse of `printed`: text as PostgreSQL itself prints a value."""
+    if lake == "BLOB":
+        return f"TRY(unhex(substr({raw}, 3)))"
+    if lake.startswith("STRUCT"):
+        x, y = (f"TRY_CAST(split_part(trim({raw}, '()'), ',', {i}) AS DOUBLE)" for i in (1, 2))
+        return f"CASE WHEN {raw} IS NOT NULL THEN {{'x': {x}, 'y': {y}}} END"
+    if lake == "INTERVAL":
+        return f"TRY_CAST(replace({raw}, '+', '') AS INTERVAL)"
+    if lake in ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
+        year_last, before_christ = literal(r"^(\S+)(.*) BC$"), literal(r"\1 (BC)\2")
+        return f"TRY_CAST(regexp_replace({raw}, {year_last}, {before_christ}) AS {lake})"
+    return raw if lake == "VARCHAR" else _cast(raw, lake, argument)
+
+
 def _iso(raw: str, lake: str, argument: str) -> str:
     # Java writes years above 9999 with a plus sign.
     return f"TRY_CAST(ltrim({raw}, '+') AS {lake})"
@@ -266,6 +281,7 @@ def _point(raw: str, lake: str, argument: str) -> str:
 
 _READERS: dict[str, Callable[[str, str, str], str]] = {
     "text": _text,
+    "source_text": _source_text,
     "int": _cast,
     "float": _cast,
     "bool": _cast,

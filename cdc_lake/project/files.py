@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.append import transaction_id
+from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.sqltext import ident, literal
 
 # The lowest offset per (topic, partition) that a reader still wants; partitions that are absent want everything.
@@ -69,8 +70,9 @@ class LogFiles:
         return [f.path for f in self.files if f.reaches(lows)]
 
     def newest(self) -> LogFile | None:
-        """The file that was written last."""
-        return max(self.files, key=lambda f: (f.ingested_us, f.offsets[1]), default=None)
+        """The file that was written last, but for those of repairs: their rows have a shape of their own."""
+        sent = [f for f in self.files if f.offsets[0] < REPAIR_OFFSETS]
+        return max(sent, key=lambda f: (f.ingested_us, f.offsets[1]), default=None)
 
 
 def read_files(path: str, table: DeltaTable) -> LogFiles:

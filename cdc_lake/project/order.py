@@ -7,7 +7,7 @@ many of its rows as END counted. Everything up to a fold's cut is known to be co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -106,14 +106,15 @@ def find_cut(
     ends: str,
     counts: str,
     *,
-    landed: Iterable[str],
+    landed: Mapping[str, int],
     floor: int,
     log: LogFiles | None,
 ) -> Cut:
     """The cut, at least `floor` (the greatest cut of a fold).
 
     `counts` (pos, name, n) says how many rows of each transaction above `floor` the log of each table holds; `landed`
-    are the tables (`schema.name`) that have a log. Tables without one are not waited for.
+    are the tables (`schema.name`) that have a log, each with the position up to which it was repaired: rows that miss
+    there are made up for. Tables without a log are not waited for.
     """
     _find_missing(con, ends, counts, landed, floor)
     first = _one(con, "SELECT min(pos) FROM missing")
@@ -132,11 +133,13 @@ def find_cut(
     )
 
 
-def _find_missing(con: duckdb.DuckDBPyConnection, ends: str, counts: str, landed: Iterable[str], floor: int) -> None:
+def _find_missing(
+    con: duckdb.DuckDBPyConnection, ends: str, counts: str, landed: Mapping[str, int], floor: int
+) -> None:
     """Make the temporary table `missing`: what each transaction above `floor` lacks, table by table."""
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE missing AS
-        WITH named AS (SELECT unnest(?::VARCHAR[]) AS name),
+        WITH named AS (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::BIGINT[]) AS repaired),
         expected AS (
             SELECT pos, tx_id, item->>'$.data_collection' AS name, (item->>'$.event_count')::BIGINT AS n
             FROM (SELECT pos, tx_id, unnest(from_json(data_collections, '["JSON"]')) AS item FROM {ends}
@@ -144,8 +147,8 @@ def _find_missing(con: duckdb.DuckDBPyConnection, ends: str, counts: str, landed
         )
         SELECT e.pos, e.tx_id, e.name, e.n - coalesce(c.n, 0) AS missing, e.n AS expected
         FROM expected e JOIN named USING (name) LEFT JOIN {counts} c ON c.pos = e.pos AND c.name = e.name
-        WHERE coalesce(c.n, 0) < e.n""",
-        [sorted(landed)],
+        WHERE coalesce(c.n, 0) < e.n AND e.pos > named.repaired""",
+        [list(landed), list(landed.values())],
     )
 
 

@@ -75,6 +75,16 @@ def schema_from_catalogue(entry: Mapping[str, Any], settings: Settings) -> Table
     return checked(TableSchema(TableId(entry["schema"], entry["table"]), tuple(columns), "catalogue"))
 
 
+def schema_of_repairs(entry: Mapping[str, Any]) -> TableSchema:
+    """The schema of rows that `verify --repair` wrote: each value, or each element of a list, as PostgreSQL prints it.
+
+    `entry` is one of `capture.catalogue`. Raises LakeError for columns that differ only in case.
+    """
+    schema = schema_from_catalogue(entry, {})
+    columns = [replace(c, encoding=f"{'[]' if c.lake_type.endswith('[]') else ''}source_text") for c in schema.columns]
+    return replace(schema, columns=tuple(columns))
+
+
 def _catalogue_column(entry: Mapping[str, Any], settings: Settings) -> Column:
     declared = parse_type(entry["type"])
     pg, kinds = declared, (entry.get("typtype"), entry.get("element_typtype"), entry.get("base_typtype"))

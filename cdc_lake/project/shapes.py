@@ -20,6 +20,7 @@ from cdc_lake.project.types import (
     schema_from_catalogue,
     schema_from_connect,
     schema_from_images,
+    schema_of_repairs,
     typed_columns,
     unchanged_expression,
 )
@@ -146,13 +147,14 @@ def resolve_shapes(
     catalogue = schema_from_catalogue(json.loads(entries[-1].definition), entries[-1].settings) if entries else None
     if catalogue is not None:
         wires = {i: _with_types(wire, catalogue) for i, wire in wires.items()}
+    repairs = {r.schema_id: schema_of_repairs(json.loads(r.definition)) for r in rows if r.kind == "repair"}
     newest = newest_id if newest_id in wires else next(reversed(wires), None)
     if newest is not None:
         target = _without_dropped(wires[newest], newest, rows)
     else:
         target = catalogue or schema_from_images(table, *sample())
     placeholder = ConnectorFile(name="", config=dict(settings)).placeholder
-    return Shapes(target=target, written=_grouped(wires, target), placeholder=placeholder)
+    return Shapes(target=target, written=_grouped(wires | repairs, target), placeholder=placeholder)
 
 
 def _with_types(wire: TableSchema, catalogue: TableSchema) -> TableSchema:

@@ -32,7 +32,7 @@ from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
-from cdc_lake.project.tail import Tail, count_rows, survey, without_place
+from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, without_place
 
 T = TypeVar("T")
 
@@ -113,9 +113,9 @@ def read_source(
     3. Place the tails and find the cut.
     """
     states, transactions = _open_tables(con, lake, source, anew)
-    states = _surveyed(con, states)
+    states = _whole_where_late(con, _surveyed(con, states))
     sound = [s for s in states if s.error is None]
-    after = min((s.checkpoint.cut for s in sound if not s.tail.facts.empty), default=_greatest_cut(sound))
+    after = min((s.tail.cut for s in sound if not s.tail.facts.empty), default=_greatest_cut(sound))
     ends, counts = f"{lake.own}.ends_{number}", f"{lake.own}.counts_{number}"
     load_ends(con, ends, transactions, after)
     for tail in (s.tail for s in sound if s.tail.facts.free and s.tail.facts.placed):
@@ -123,7 +123,8 @@ def read_source(
     floor = _greatest_cut(sound)
     landed = {str(s.table): s.tail for s in sound if captured(s.table)}
     count_rows(con, counts, ends, list(landed.items()), floor)
-    cut = find_cut(con, ends, counts, landed=landed, floor=floor, log=transactions)
+    repaired = {name: tail.facts.repaired for name, tail in landed.items()}
+    cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions)
     return SourceState(lake, source, tuple(_with_shapes(con, lake, source, states)), transactions, ends, after, cut)
 
 
@@ -171,8 +172,11 @@ def _state(
         raise TypeError("a table without a log is no table of the lake")
     if not isinstance(base, DeltaTable):
         return TableState(table, log, None, Checkpoint(), Tail(tuple(log.paths)))
-    checkpoint = read_checkpoint(base, _partitions(con, log))
-    tail = Tail(tuple(log.reaching(checkpoint.lows)), checkpoint.lows, checkpoint.cut)
+    partitions = _partitions(con, log)
+    checkpoint = read_checkpoint(base, partitions)
+    # Of a partition that is new since the fold, everything is wanted.
+    lows = {p: checkpoint.lows.get(p, 0) for p in partitions}
+    tail = Tail(tuple(log.reaching(checkpoint.lows)), lows, checkpoint.cut)
     return TableState(table, log, read_base(base), checkpoint, tail)
 
 
@@ -183,6 +187,16 @@ def _surveyed(con: duckdb.DuckDBPyConnection, states: list[TableState]) -> list[
     except duckdb.Error:
         return [_surveyed_alone(con, s) for s in states]
     return [replace(s, tail=replace(s.tail, facts=f)) for s, f in zip(states, facts, strict=True)]
+
+
+def _whole_where_late(con: duckdb.DuckDBPyConnection, states: list[TableState]) -> list[TableState]:
+    """Tables with repairs that stand within their fold, as if never folded: what was folded behind them must win.
+
+    The next fold makes such a table anew from its log.
+    """
+    late = {s.table for s in states if s.error is None and s.tail.facts.late}
+    whole = [replace(s, base=None, tail=Tail(tuple(s.log.paths))) if s.table in late else s for s in states]
+    return _surveyed(con, whole) if late else whole
 
 
 def _surveyed_alone(con: duckdb.DuckDBPyConnection, state: TableState) -> TableState:
@@ -263,7 +277,7 @@ def _newest_schema(con: duckdb.DuckDBPyConnection, log: LogFiles) -> str | None:
     if file is None or file.schema_id is not None:
         return file.schema_id if file is not None else None
     row = con.execute(
-        f"""SELECT __schema_id FROM {scan([file.path])} WHERE __schema_id IS NOT NULL
+        f"""SELECT __schema_id FROM {scan([file.path])} WHERE __schema_id IS NOT NULL AND NOT {REPAIR}
         ORDER BY __lsn DESC NULLS LAST, __offset DESC LIMIT 1"""
     ).fetchone()
     return row[0] if row is not None else None

@@ -3,7 +3,8 @@
 Rows of a transaction stand at (position of its END, order within it). Rows of a transaction whose END is not here have
 no place yet and are not visible. Rows without a transaction (a snapshot's, or all of them when the source sends no
 transaction metadata) stand behind the latest transaction that precedes them in their partition, and are not visible
-before it is.
+before it is. Rows of a repair (`verify --repair`) have no transaction either: their `__tx_order` is the position of the
+transaction that they stand behind, and their offsets lie above all of Kafka's, so they come last there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from cdc_lake.sqltext import literal
 
 # Rows without a transaction come after all rows of the transaction that precedes them.
 _AFTER_ALL = 1 << 62
+# Rows that a repair appended to the log.
+REPAIR = "(__tx_id IS NULL AND __tx_order IS NOT NULL)"
 # The position of a transaction that has not ended.
 _NEVER = 1 << 61
 
@@ -26,7 +29,8 @@ _NEVER = 1 << 61
 class Facts:
     """What a look at the narrow columns of a tail tells; what is not there need not be handled.
 
-    `placed` rows belong to a transaction, `free` ones to none. `moves` are rows of key changes.
+    `placed` rows belong to a transaction, `free` ones to none. `moves` are rows of key changes. `repaired` is the last
+    position at which a repair made the table equal to the source, `late` counts repairs that stand within the fold.
     """
 
     placed: int = 0
@@ -34,6 +38,8 @@ class Facts:
     truncates: int = 0
     moves: int = 0
     updates: int = 0
+    repaired: int = 0
+    late: int = 0
 
     @property
     def empty(self) -> bool:
@@ -64,11 +70,12 @@ class Tail:
 def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:
     """Look at the narrow columns of several tails at once."""
     selects = [
-        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL),
+        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
         count(*) FILTER (__op = 't'),
         count(*) FILTER (contains(__headers, '"__debezium.newkey"') OR contains(__headers, '"__debezium.oldkey"')),
-        count(*) FILTER (__op = 'u')
-        FROM {t.relation} WHERE {t.unfolded} AND __op IN ('c', 'u', 'r', 'd', 't')"""
+        count(*) FILTER (__op = 'u'), coalesce(max(__tx_order) FILTER ({REPAIR}), 0),
+        count(*) FILTER ({REPAIR} AND __op <> 'x' AND __tx_order < {t.cut})
+        FROM {t.relation} WHERE {t.unfolded} AND (__op IN ('c', 'u', 'r', 'd', 't') OR {REPAIR})"""
         for i, t in enumerate(tails)
         if t.files
     ]
@@ -119,14 +126,15 @@ def _free(tail: Tail, ends: str, cut: int, items: str, visible: str) -> str:
     source = f"(SELECT * FROM {tail.relation} WHERE {visible} AND __tx_id IS NULL)"
     order = f"{_AFTER_ALL} + __offset AS pos_order, __offset AS off"
     if not tail.facts.placed:
-        return f"SELECT {items}, {tail.cut} AS pos_tx, {order} FROM {source}"
+        place = f"greatest(coalesce(__tx_order, 0), {tail.cut})"
+        return f"SELECT {items}, {place} AS pos_tx, {order} FROM {source} WHERE {place} <= {cut}"
     # The running maximum: a redelivered transaction does not set later rows back.
     before = f"""(SELECT __topic AS topic, __partition AS part, __offset AS at,
         max(coalesce(pos, {_NEVER})) OVER (
             PARTITION BY __topic, __partition ORDER BY __offset ROWS UNBOUNDED PRECEDING) AS pos
         FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
         WHERE {tail.unfolded} AND __tx_id IS NOT NULL)"""
-    place = f"greatest(coalesce(b.pos, 0), {tail.cut})"
+    place = f"greatest(coalesce(f.__tx_order, b.pos, 0), {tail.cut})"
     return f"""SELECT {items}, {place} AS pos_tx, {order}
         FROM {source} f ASOF LEFT JOIN {before} b
         ON f.__topic = b.topic AND f.__partition = b.part AND f.__offset > b.at
@@ -141,14 +149,16 @@ def without_place(tail: Tail, ends: str) -> str:
 def new_lows(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str, cut: int) -> dict[tuple[str, int], int]:
     """Per (topic, partition): the lowest offset that a fold at `cut` must leave, or the offset after the last row.
 
-    Only rows of transactions hold it back: a row without one is visible, and so folded, once nothing before it is left.
+    Rows of transactions hold it back, and repairs that stand behind one; any other row without a transaction is
+    visible, and so folded, once nothing before it is left.
     `ends` must know the transactions that were folded long ago (`order.add_folded`).
     """
     lows = dict(tail.lows or {})
     if tail.files:
         found = con.execute(
             f"""SELECT __topic, __partition, coalesce(
-                min(__offset) FILTER (__op <> 'x' AND __tx_id IS NOT NULL AND (pos IS NULL OR pos > {cut})),
+                min(__offset) FILTER (__op <> 'x' AND __tx_id IS NOT NULL AND (pos IS NULL OR pos > {cut})
+                    OR {REPAIR} AND __tx_order > {cut}),
                 max(__offset) + 1)
             FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id WHERE {tail.unfolded}
             GROUP BY __topic, __partition"""

@@ -32,6 +32,7 @@ from cdc_lake.project.schema import (
     merged,
     schema_from_catalogue,
     schema_from_images,
+    schema_of_repairs,
 )
 from cdc_lake.sqltext import ident, literal
 
@@ -45,6 +46,7 @@ __all__ = [
     "schema_from_catalogue",
     "schema_from_connect",
     "schema_from_images",
+    "schema_of_repairs",
     "typed_columns",
     "typed_expression",
     "unchanged_expression",

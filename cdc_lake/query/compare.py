@@ -1,13 +1,14 @@
 """Compare one table of the lake with the same table of the source, row by row, in bounded memory.
 
-Both sides print every value as PostgreSQL does and hash it: a row becomes two MD5 texts, of its key and of its values.
-Only those travel; the few rows that are shown as examples are fetched afterwards, in the same source snapshot.
+Both sides print every value as PostgreSQL does and hash the row. First only a count and a sum of hashes per bucket
+travel; equal tables need no more. Then the rows of buckets that differ travel as two MD5 texts, of key and of values.
+The few rows that are shown as examples are fetched afterwards, in the same source snapshot.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from cdc_lake.sqltext import ident, literal
 
 EXAMPLES = 5
 _SEPARATOR = "chr(31)"
+# Hexadecimal digits of a row's hash that name its bucket: 65,536 buckets.
+_BUCKET_DIGITS = 4
+# Digits that are summed: their number fits a signed 64-bit integer.
+_SUMMED_DIGITS = 15
 # Types whose cast to text is what their output function prints; the others are printed with format().
 _CAST_PRINTS = (
     "smallint",
@@ -92,12 +97,13 @@ def pairs(columns: Sequence[Column], lake_columns: Mapping[str, str], keyed: boo
         value = lake_columns.get(column.name)
         if value is None:
             continue
-        source = _source_text(column.source_type, f"t.{ident(column.name)}")
+        source = source_text(column.source_type, f"t.{ident(column.name)}")
         found.append(Pair(column.name, source, value, keyed and column.key_position is not None))
     return found
 
 
-def _source_text(source_type: str, value: str) -> str:
+def source_text(source_type: str, value: str) -> str:
+    """PostgreSQL's SQL of the text of `value`, as its output function prints it (`timetz` in UTC)."""
     if source_type == "money":
         return f"({value}::numeric)::text"
     if source_type.startswith("time") and source_type.endswith("with time zone") and "stamp" not in source_type:
@@ -117,51 +123,119 @@ def _hashed(texts: Sequence[str]) -> str:
     return f"md5({f' || {_SEPARATOR} || '.join(parts)})"
 
 
-def _hash_items(columns: Sequence[Pair], side: str) -> tuple[str, str]:
-    texts = {p.name: getattr(p, side) for p in columns}
-    keys = [p.name for p in columns if p.key] or [p.name for p in columns]
-    return _hashed([texts[k] for k in keys]), _hashed(list(texts.values()))
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One table on both sides: in `source` in its snapshot, in `con` as the query `lake_rows` (None: no such table).
 
+    Leaves the temporary table `differences` (k, kind, n) in `con`: hashes of keys, and how many rows differ how.
+    """
 
-def compare(
-    con: duckdb.DuckDBPyConnection,
-    source: psycopg.Connection[Any],
-    table: TableId,
-    columns: Sequence[Pair],
-    lake_rows: str | None,
-) -> TableReport:
-    """Compare `table` of `source` (in its snapshot) with the query `lake_rows` (None: the lake has no such table)."""
-    report = TableReport(table)
-    relation = f"{ident(table.schema)}.{ident(table.name)}"
-    key, row = _hash_items(columns, "source")
-    with tempfile.TemporaryDirectory(prefix="cdc-lake-verify-") as folder:
-        file = Path(folder) / "rows.tsv"
-        query = f"COPY (SELECT {key}, {row} FROM {relation} t) TO STDOUT"
-        with file.open("wb") as out, source.cursor() as cursor, cursor.copy(query.encode()) as stream:
-            for block in stream:
-                out.write(block)
-        con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE source_rows AS SELECT * FROM read_csv({literal(str(file))},
-            delim='\t', header=false, auto_detect=false, columns={{'k': 'VARCHAR', 'h': 'VARCHAR'}}, quote='')"""
-        )
-    if lake_rows is None:
-        con.execute("CREATE OR REPLACE TEMP TABLE lake_rows (k VARCHAR, h VARCHAR)")
-    else:
-        key, row = _hash_items(columns, "lake")
-        con.execute(f"CREATE OR REPLACE TEMP TABLE lake_rows AS SELECT {key} AS k, {row} AS h FROM ({lake_rows}) l")
-    report.rows_source = _count(con, "source_rows")
-    report.rows_lake = _count(con, "lake_rows")
-    _differences(con)
-    for kind, count in con.execute("SELECT kind, sum(n)::BIGINT FROM differences GROUP BY kind").fetchall():
-        setattr(report, kind, count)
-    if not report.ok:
-        report.examples = _examples(con, source, relation, columns, lake_rows)
-    return report
+    con: duckdb.DuckDBPyConnection
+    source: psycopg.Connection[Any]
+    table: TableId
+    columns: Sequence[Pair]
+    lake_rows: str | None
 
+    def key_hash(self, side: str) -> str:
+        """SQL of the MD5 of the key, or of the whole row in a table without one; `side` is `source` or `lake`."""
+        keys = [p for p in self.columns if p.key] or self.columns
+        return _hashed([getattr(p, side) for p in keys])
 
-def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = con.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return int(row[0]) if row is not None else 0
+    def run(self) -> TableReport:
+        """Compare."""
+        report = TableReport(self.table)
+        report.rows_source, report.rows_lake, differing = self._compare_buckets()
+        self._fetch_rows(differing)
+        _differences(self.con)
+        for kind, count in self.con.execute("SELECT kind, sum(n)::BIGINT FROM differences GROUP BY kind").fetchall():
+            setattr(report, kind, count)
+        if not report.ok:
+            report.examples = self._examples()
+        return report
+
+    def in_source(self, hashes: Sequence[str], items: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The hash and `items` (SQL over `t`) of the source's rows whose key hashes are `hashes`."""
+        key = self.key_hash("source")
+        # In a statement with parameters psycopg takes every other percent sign twice.
+        listed = f"SELECT {', '.join([key, *items])} FROM {self._relation} t WHERE {key}".replace("%", "%%")
+        return self.source.execute(f"{listed} = ANY(%s)".encode(), (list(hashes),)).fetchall()
+
+    def in_lake(self, hashes: Sequence[str], items: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The hash and `items` (SQL over `l`) of the lake's rows whose key hashes are `hashes`."""
+        if self.lake_rows is None or not hashes:
+            return []
+        key = self.key_hash("lake")
+        wanted = "SELECT unnest(?::VARCHAR[])"
+        query = f"SELECT {', '.join([key, *items])} FROM ({self.lake_rows}) l WHERE {key} IN ({wanted})"
+        return self.con.execute(query, [list(hashes)]).fetchall()
+
+    @property
+    def _relation(self) -> str:
+        return f"{ident(self.table.schema)}.{ident(self.table.name)}"
+
+    def _row_hash(self, side: str) -> str:
+        return _hashed([getattr(p, side) for p in self.columns])
+
+    def _compare_buckets(self) -> tuple[int, int, list[str] | None]:
+        """Rows in the source and in the lake, and the buckets that differ; None when all are to be looked at."""
+        number = f"('x0' || substr(h, 1, {_SUMMED_DIGITS}))::bit(64)::bigint"
+        bucket = f"right(h, {_BUCKET_DIGITS})"
+        source = self.source.execute(
+            f"""SELECT {bucket}, count(*), sum({number})::text
+            FROM (SELECT {self._row_hash("source")} AS h FROM {self._relation} t) hashed GROUP BY 1""".encode()
+        ).fetchall()
+        lake: list[tuple[str, int, str]] = []
+        if self.lake_rows is not None:
+            number = f"('0x' || left(h, {_SUMMED_DIGITS}))::BIGINT"
+            lake = self.con.execute(
+                f"""SELECT {bucket}, count(*), sum({number})::VARCHAR
+                FROM (SELECT {self._row_hash("lake")} AS h FROM ({self.lake_rows}) l) GROUP BY 1"""
+            ).fetchall()
+        one, other = {b: (n, s) for b, n, s in source}, {b: (n, s) for b, n, s in lake}
+        differing = [b for b in one.keys() | other.keys() if one.get(b) != other.get(b)]
+        whole = len(differing) > 16**_BUCKET_DIGITS // 2
+        return sum(n for _, n, _ in source), sum(n for _, n, _ in lake), None if whole else sorted(differing)
+
+    def _fetch_rows(self, buckets: list[str] | None) -> None:
+        """The temporary tables `source_rows` and `lake_rows` (k, h) of the buckets; both spill when they are large."""
+        for name in ("source_rows", "lake_rows"):
+            self.con.execute(f"CREATE OR REPLACE TEMP TABLE {name} (k VARCHAR, h VARCHAR)")
+        if buckets == []:
+            return
+        listed = "" if buckets is None else ", ".join(literal(b) for b in buckets)
+        chosen = f" WHERE right(h, {_BUCKET_DIGITS}) IN ({listed})" if listed else ""
+        with tempfile.TemporaryDirectory(prefix="cdc-lake-verify-") as folder:
+            file = Path(folder) / "rows.tsv"
+            rows = f"SELECT {self.key_hash('source')} AS k, {self._row_hash('source')} AS h FROM {self._relation} t"
+            query = f"COPY (SELECT k, h FROM ({rows}) hashed{chosen}) TO STDOUT"
+            with file.open("wb") as out, self.source.cursor() as cursor, cursor.copy(query.encode()) as stream:
+                for block in stream:
+                    out.write(block)
+            self.con.execute(
+                f"""INSERT INTO source_rows SELECT * FROM read_csv({literal(str(file))}, delim='\t', header=false,
+                auto_detect=false, columns={{'k': 'VARCHAR', 'h': 'VARCHAR'}}, quote='')"""
+            )
+        if self.lake_rows is not None:
+            rows = f"SELECT {self.key_hash('lake')} AS k, {self._row_hash('lake')} AS h FROM ({self.lake_rows}) l"
+            self.con.execute(f"INSERT INTO lake_rows SELECT k, h FROM ({rows}){chosen}")
+
+    def _examples(self) -> list[dict[str, Any]]:
+        wanted = self.con.execute(
+            "SELECT k, any_value(kind) FROM differences GROUP BY k ORDER BY k LIMIT ?", [EXAMPLES]
+        ).fetchall()
+        hashes = [k for k, _ in wanted]
+        source = self._named(self.in_source, hashes, lambda p: p.source)
+        lake = self._named(self.in_lake, hashes, lambda p: p.lake)
+        return [_example(self.columns, kind, source.get(k), lake.get(k)) for k, kind in wanted]
+
+    def _named(
+        self,
+        read: Callable[[Sequence[str], Sequence[str]], list[tuple[Any, ...]]],
+        hashes: Sequence[str],
+        text: Callable[[Pair], str],
+    ) -> dict[str, dict[str, Any]]:
+        names = [p.name for p in self.columns]
+        return {r[0]: dict(zip(names, r[1:], strict=True)) for r in read(hashes, [text(p) for p in self.columns])}
 
 
 def _differences(con: duckdb.DuckDBPyConnection) -> None:
@@ -179,34 +253,6 @@ def _differences(con: duckdb.DuckDBPyConnection) -> None:
         UNION ALL SELECT k, 'missing', missing - extra FROM per_key WHERE missing > extra
         UNION ALL SELECT k, 'extra', extra - missing FROM per_key WHERE extra > missing"""
     )
-
-
-def _examples(
-    con: duckdb.DuckDBPyConnection,
-    source: psycopg.Connection[Any],
-    relation: str,
-    columns: Sequence[Pair],
-    lake_rows: str | None,
-) -> list[dict[str, Any]]:
-    wanted = con.execute(
-        "SELECT k, any_value(kind) FROM differences GROUP BY k ORDER BY k LIMIT ?", [EXAMPLES]
-    ).fetchall()
-    hashes = [k for k, _ in wanted]
-    names = [p.name for p in columns]
-    key, _ = _hash_items(columns, "source")
-    texts = ", ".join(p.source for p in columns)
-    # In a statement with parameters psycopg takes every other percent sign twice.
-    query = f"SELECT {key}, {texts} FROM {relation} t WHERE {key}".replace("%", "%%") + " = ANY(%s)"
-    found = source.execute(query.encode(), (hashes,)).fetchall()
-    in_source = {r[0]: dict(zip(names, r[1:], strict=True)) for r in found}
-    in_lake: dict[str, dict[str, Any]] = {}
-    if lake_rows is not None:
-        key, _ = _hash_items(columns, "lake")
-        texts = ", ".join(p.lake for p in columns)
-        listed = ", ".join(literal(h) for h in hashes)
-        rows = con.execute(f"SELECT {key}, {texts} FROM ({lake_rows}) l WHERE {key} IN ({listed})").fetchall()
-        in_lake = {r[0]: dict(zip(names, r[1:], strict=True)) for r in rows}
-    return [_example(columns, kind, in_source.get(k), in_lake.get(k)) for k, kind in wanted]
 
 
 def _example(

@@ -3,19 +3,22 @@
 1. Take a snapshot of the source, then write a marker: a transaction that commits after everything the snapshot sees.
 2. Read the lake and leave out transactions that the snapshot does not see: both sides are now the same moment.
 3. Compare. A difference counts only when the lake has the marker; until then the lake is given time to reach it.
+
+A repair needs one thing more: a position in the lake's order that is the snapshot's. Transactions can become visible in
+another order than they were committed in; a snapshot taken in such a moment has no position, and the next one is taken.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import duckdb
 import psycopg
 
-from cdc_lake.errors import SourceError, first_line
+from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import parquet_files, transactions_path
 from cdc_lake.project.bag import bag_sql
@@ -23,10 +26,12 @@ from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
 from cdc_lake.project.fold import fold_connection
 from cdc_lake.project.printing import printed
-from cdc_lake.project.snapshot import Lake, SourceState, TableState, read_source
+from cdc_lake.project.snapshot import Lake, SourceState, read_source
 from cdc_lake.project.types import schema_from_catalogue
-from cdc_lake.query.compare import TableReport, compare, pairs
-from cdc_lake.sqltext import ident
+from cdc_lake.query.causes import explain
+from cdc_lake.query.compare import Comparison, TableReport, pairs
+from cdc_lake.query.found import Found
+from cdc_lake.query.source_side import SourceSide, not_reached, read_refused, take_snapshot, write_marker
 
 # A running sink lands a heartbeat every few seconds. Without any for this long, waiting on is of no use.
 _QUIET_SECONDS = 12.0
@@ -34,14 +39,9 @@ _POLL_SECONDS = 0.25
 _ROUNDS = 3
 _AHEAD = "a fold is ahead of the source's snapshot"
 _REWRITTEN = "truncated or rewritten while it was read"
-# TRUNCATE and rewriting DDL are not MVCC-safe: an older snapshot then sees an empty table. The catalogue as of the
-# snapshot and as of now tell: https://www.postgresql.org/docs/current/mvcc-caveats.html
-_WAS_REWRITTEN = """
-WITH one AS (SELECT format('%%I.%%I', %s::text, %s::text)::regclass AS id)
-SELECT count(*) FROM (SELECT id FROM one UNION SELECT relid FROM one, pg_partition_tree(id)) p
-LEFT JOIN pg_class c ON c.oid = p.id
-WHERE c.oid IS NULL OR c.relfilenode <> coalesce(pg_relation_filenode(p.id), 0)
-"""
+_NO_PLACE = "the source's snapshot falls between transactions that became visible in another order"
+# Causes that lie in the moment of looking: another one tells more.
+_MOVED = (_AHEAD, _REWRITTEN, _NO_PLACE)
 
 
 @dataclass(slots=True)
@@ -65,22 +65,7 @@ class Report:
         return {"source": self.source, "lsn": self.lsn, "snapshot": self.snapshot, "reached": self.reached}
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A source snapshot: which transactions it sees (as `pg_current_snapshot` prints it)."""
-
-    text: str
-
-    @property
-    def condition(self) -> str:
-        """DuckDB SQL over `tx_id`: not seen. Logs hold the low 32 bits of a transaction id, snapshots all 64."""
-        _, xmax, running = self.text.split(":")
-        high = int(xmax)
-        era = high >> 32 << 32
-        id64 = f"tx_id::BIGINT + {era}"
-        full = f"({id64} - CASE WHEN {id64} > {high + (1 << 31)} THEN {1 << 32} ELSE 0 END)"
-        listed = f" OR {full} IN ({running})" if running else ""
-        return f"({full} >= {high}{listed})"
+Mend = Callable[[Found], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,33 +97,61 @@ class Verifier:
                 newer.tables += [t for t in report.tables if t.table not in wrong]
                 report = newer
                 # At the same position a difference is one, unless the two sides were not of the same moment.
-                if not newer.reached or all(t.cause not in (_AHEAD, _REWRITTEN) for t in newer.tables):
+                if not newer.reached or all(t.cause not in _MOVED for t in newer.tables):
                     break
         except psycopg.Error as error:
-            raise SourceError(
-                "The source refused to be read.",
-                why=first_line(error),
-                next="grant SELECT on the captured tables to the role of the source's dsn, then verify again",
-            ) from None
+            raise read_refused(error) from None
         report.tables.sort(key=lambda t: t.table)
         return report
 
-    def _round(self, entries: Sequence[Mapping[str, Any]], wait_seconds: float | None) -> Report:
+    def repair(self, entries: Sequence[Mapping[str, Any]], mend: Mend, *, wait_seconds: float = 60.0) -> Report:
+        """Compare all tables of `entries` and give each to `mend`, at a position that both sides have.
+
+        The report is of what was found. Raises LakeError when there is no such position, and as `verify` does.
+        """
+        done: list[TableReport] = []
+        try:
+            for _ in range(_ROUNDS):
+                report = self._round(entries, wait_seconds, mend)
+                done += [t for t in report.tables if t.cause not in _MOVED]
+                entries = [e for e in entries if _cause_of(report, e) in _MOVED]
+                if not entries:
+                    report.tables = sorted(done, key=lambda t: t.table)
+                    return report
+        except psycopg.Error as error:
+            raise read_refused(error) from None
+        why = next(t.cause for t in report.tables if t.cause in _MOVED)
+        raise LakeError(
+            "No moment was found at which lake and source can be compared.",
+            why=f"{_ROUNDS} times in a row: {why}.",
+            next="cdc-lake verify --repair  once more",
+            code="repair_no_position",
+        )
+
+    def _round(
+        self, entries: Sequence[Mapping[str, Any]], wait_seconds: float | None, mend: Mend | None = None
+    ) -> Report:
         with psycopg.connect(self.dsn) as snapshot, fold_connection(self.memory_mb) as con:
-            snapshot.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            snapshot.execute("SET LOCAL TimeZone = 'UTC'")
-            snapshot.execute("SET LOCAL DateStyle = 'ISO'; SET LOCAL IntervalStyle = 'postgres'")
-            row = snapshot.execute("SELECT pg_current_snapshot()::text, pg_current_wal_lsn()::text").fetchone()
-            seen, lsn = Seen(row[0] if row else "1:1:"), str(row[1] if row else "")
-            reached = wait_seconds is None or self._wait(con, _marker(self.dsn), wait_seconds)
+            side = take_snapshot(snapshot)
+            marker = write_marker(self.dsn)
+            reached = wait_seconds is None or self._wait(con, marker, wait_seconds)
+            if mend is not None and not (reached and marker):
+                raise not_reached(self.source, marked=marker is not None)
             state = read_source(con, self.lake, self.source, self.captured)
-            con.execute(f"DELETE FROM {state.ends} WHERE {seen.condition}")
-            ahead = _fold_is_ahead(con, state, seen)
-            report = Report(self.source, lsn, seen.text, reached)
+            position, cut = side.position(con, state) if mend is not None else 0, state.cut.position
+            if position:
+                # Rows that never came keep the cut back; what they lack is what a repair is for.
+                state = replace(state, cut=replace(state.cut, position=max(position, state.cut.position)))
+            con.execute(f"DELETE FROM {state.ends} WHERE {side.unseen}")
+            ahead = _fold_is_ahead(con, state, side)
+            report = Report(self.source, side.lsn, side.transactions, reached)
             for entry in entries:
-                table = _compare_table(con, snapshot, state, entry, self.settings)
-                if not table.ok:
-                    table.cause = _why(snapshot, table, ahead=ahead, reached=reached)
+                found = self._compare(con, side, state, entry, (position, cut))
+                table = found.report
+                if mend is not None or not table.ok:
+                    table.cause = _why(found, ahead=ahead, reached=reached, placed=bool(position or not mend))
+                if mend is not None and table.cause not in _MOVED:
+                    mend(found)
                 self.progress(f"{table.table}: {table.rows_source:,} rows, {'equal' if table.ok else 'different'}")
                 report.tables.append(table)
             return report
@@ -159,73 +172,55 @@ class Verifier:
             time.sleep(_POLL_SECONDS)
         return marker is None
 
+    def _compare(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        side: SourceSide,
+        state: SourceState,
+        entry: Mapping[str, Any],
+        place: tuple[int, int],
+    ) -> Found:
+        name = TableId(entry["schema"], entry["table"])
+        table = next((t for t in state.tables if t.table == name), None)
+        columns = schema_from_catalogue(entry, self.settings).columns
+        keyed = any(c.key_position is not None for c in columns)
+        lake, rows = {c.name: "NULL" for c in columns}, None
+        if table is not None:
+            view = state.view(con, table, "verified")
+            rows = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
+            lake = {c.name: printed(c.lake_type, f"l.c{i}") for i, c in enumerate(view.shapes.target.columns)}
+            keyed = keyed and view.shapes.keyed
+        comparison = Comparison(con, side.connection, name, pairs(columns, lake, keyed), rows)
+        return Found(comparison, comparison.run(), state, table, entry, side, *place)
 
-def _why(source: psycopg.Connection[Any], table: TableReport, *, ahead: bool, reached: bool) -> str | None:
-    """Why a table differs, when something else than its rows is the reason."""
+
+def _why(found: Found, *, ahead: bool, reached: bool, placed: bool) -> str | None:
+    """Why a table differs, as far as it is known; or what made it impossible to compare."""
     if ahead:
         return _AHEAD
-    row = source.execute(_WAS_REWRITTEN, (table.table.schema, table.table.name)).fetchone()
-    if row and row[0]:
+    if found.side.rewritten(found.report.table):
         return _REWRITTEN
-    return table.cause or (None if reached else "not landed yet")
+    if not placed:
+        return _NO_PLACE
+    if found.report.ok:
+        return None
+    known = explain(found)
+    return known if reached else "; ".join(filter(None, ("not landed yet", known)))
 
 
-def _marker(dsn: str) -> str | None:
-    """Write a transaction that is captured and come after all that the snapshot sees; its id, None without a table."""
-    with psycopg.connect(dsn, autocommit=True) as con:
-        found = con.execute("SELECT to_regclass('cdc_lake.heartbeat') IS NOT NULL").fetchone()
-        if not found or not found[0]:
-            return None
-        row = con.execute(
-            """INSERT INTO cdc_lake.heartbeat (id, beat) VALUES (1, clock_timestamp())
-            ON CONFLICT (id) DO UPDATE SET beat = EXCLUDED.beat
-            RETURNING (pg_current_xact_id()::text::bigint & 4294967295)::text"""
-        ).fetchone()
-        return str(row[0]) if row else None
-
-
-def _fold_is_ahead(con: duckdb.DuckDBPyConnection, state: SourceState, seen: Seen) -> bool:
+def _fold_is_ahead(con: duckdb.DuckDBPyConnection, state: SourceState, side: SourceSide) -> bool:
     """Whether a fold holds transactions that the snapshot does not see: then the two sides cannot be compared."""
-    cut = max((t.checkpoint.cut for t in state.tables), default=0)
+    cut = max((t.checkpoint.cut for t in state.tables if t.base is not None), default=0)
     if state.transactions is None or not cut:
         return False
     files = [f.path for f in state.transactions.files if f.offsets[0] < cut]
     if not files:
         return False
-    query = f"SELECT count(*) FROM {scan(files)} WHERE status = 'END' AND __offset < {cut} AND {seen.condition}"
+    query = f"SELECT count(*) FROM {scan(files)} WHERE status = 'END' AND __offset < {cut} AND {side.unseen}"
     row = con.execute(query).fetchone()
     return bool(row and row[0])
 
 
-def _compare_table(
-    con: duckdb.DuckDBPyConnection,
-    source: psycopg.Connection[Any],
-    state: SourceState,
-    entry: Mapping[str, Any],
-    settings: Mapping[str, str],
-) -> TableReport:
-    table = TableId(entry["schema"], entry["table"])
-    columns = schema_from_catalogue(entry, settings).columns
-    found = next((t for t in state.tables if t.table == table), None)
-    if found is None:
-        keyed = any(c.key_position is not None for c in columns)
-        everything = {c.name: "NULL" for c in columns}
-        report = compare(con, source, table, pairs(columns, everything, keyed), None)
-        report.cause = None if report.ok else "the lake holds nothing of this table"
-        return report
-    return _compare_landed(con, source, state, found, columns)
-
-
-def _compare_landed(
-    con: duckdb.DuckDBPyConnection, source: psycopg.Connection[Any], state: SourceState, found: TableState, columns: Any
-) -> TableReport:
-    view = state.view(con, found, "verified")
-    shapes = view.shapes
-    rows = keyed_sql(view) if shapes.keyed else bag_sql(view)
-    lake = {c.name: printed(c.lake_type, f"l.c{i}") for i, c in enumerate(shapes.target.columns)}
-    keyed = shapes.keyed and any(c.key_position is not None for c in columns)
-    report = compare(con, source, found.table, pairs(columns, lake, keyed), rows)
-    absent = sorted({c.name for c in columns} - lake.keys())
-    if absent:
-        report.cause = f"columns the lake has not seen yet: {', '.join(ident(a) for a in absent)}"
-    return report
+def _cause_of(report: Report, entry: Mapping[str, Any]) -> str | None:
+    name = TableId(entry["schema"], entry["table"])
+    return next((t.cause for t in report.tables if t.table == name), None)

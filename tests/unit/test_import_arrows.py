@@ -30,8 +30,22 @@ PARTS: dict[str, set[str]] = {
     "local": set(),
     "pipeline": {"capture", "consume", "decode", "land", "project"},
     "replay": {"decode", "land"},
+    "repair": {"decode", "land", "project", "query"},
     "cli": {
-        *("capture", "consume", "decode", "land", "local", "pipeline", "project", "query", "react", "replay", "serve")
+        *(
+            "capture",
+            "consume",
+            "decode",
+            "land",
+            "local",
+            "pipeline",
+            "project",
+            "query",
+            "react",
+            "repair",
+            "replay",
+            "serve",
+        )
     },
 }
 # The root's own two files: `cdc_lake.connect()` opens a session, `python -m cdc_lake` is the command line.
