@@ -75,7 +75,9 @@ class KafkaFeed(Feed):
     def _spoil(self, table: TableId) -> None:
         self.poison += 1
         partition = self.chance.randrange(self.partitions)
-        self.kafka.produce(f"{SOURCE}.{table}", partition, b'{"id":0}', self.chance.choice([b"{broken", b"\xff", b"[]"]))
+        self.kafka.produce(
+            f"{SOURCE}.{table}", partition, b'{"id":0}', self.chance.choice([b"{broken", b"\xff", b"[]"])
+        )
 
 
 def _value(table: TableId, event: Row) -> bytes:
