@@ -285,7 +285,7 @@ def _engine(what: str) -> duckdb.DuckDBPyConnection:
 
 def simulate(seed: int) -> Counter[str]:
     """One run, in a folder of its own in memory where there is one."""
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own in it
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-simulation-", dir=shared if shared.is_dir() else None))
     try:
         return Simulation(seed, folder).run()

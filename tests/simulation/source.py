@@ -1,4 +1,4 @@
-"""A source and its connector for the simulation: the model of `tests.lake_model`, sent as Debezium's records to Kafka."""
+"""A source and its connector for the simulation: the model of `tests.lake_model`, sent to Kafka as Debezium does."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ reads a lake reads this one with the product's own code.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,9 +120,3 @@ class MemoryStore:
         self._files += 1
         pq.write_table(rows, f"{path}/{name}", compression="none", use_dictionary=False)
         return name, rows
-
-
-def topics_of(table: Snapshot) -> list[str]:
-    """The topics that a change log says it is fed by."""
-    found: list[str] = json.loads(table.description)["topics"]
-    return found
