@@ -29,7 +29,7 @@ from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.inline import schema_id
 from cdc_lake.decode.records import Decoded, TableRows, dead_letter_rows
-from cdc_lake.errors import PartitionError
+from cdc_lake.errors import PartitionError, UnavailableError
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
 from cdc_lake.land.append import Span
 from cdc_lake.land.landing import Landed, Landing, Round
@@ -205,7 +205,11 @@ class Sink:
         if time.monotonic() < self._next_lag or self._broker.state != CONNECTED:
             return
         self._next_lag = time.monotonic() + _LAG_SECONDS
-        infos = self._broker.partitions(self.pattern)
+        try:
+            infos = self._broker.partitions(self.pattern)
+        except UnavailableError:  # it went away this moment; polling says so, and waits for it
+            self.progress.lag = None
+            return
         self.progress.lag = sum(i.end - max(self._positions[i.tp], i.beginning) for i in infos if i.tp in self._held)
 
     def _due(self) -> bool:

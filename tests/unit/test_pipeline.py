@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from cdc_lake import crashpoints
+from cdc_lake.consume.broker import PartitionInfo
 from cdc_lake.consume.memory import MemoryKafka
-from cdc_lake.errors import OffsetsExpired, PartitionFenced, TopicRecreated
+from cdc_lake.errors import OffsetsExpired, PartitionFenced, TopicRecreated, UnavailableError
 from cdc_lake.events import TableId
 from tests.lakes import SOURCE, dead_rows, end, event, log_rows, make_sink, offsets
 
@@ -223,6 +224,24 @@ def test_a_late_writer_of_dead_letters_stops_only_their_topic(kafka: MemoryKafka
     assert {tp.topic for tp in late.progress.stopped} == {"pos.public.orders"}
     assert len(dead_rows(tmp_path)) == 1
     assert len(offsets(tmp_path, "items")) == 1
+
+
+def test_a_broker_that_goes_away_while_the_lag_is_measured_does_not_end_the_sink(
+    kafka: MemoryKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make_sink(kafka, tmp_path)
+    sink._broker.subscribe(sink.pattern, sink)
+    sink._next_lag = 0
+    sink._step()
+    assert sink.progress.lag == 0
+
+    def away(pattern: str) -> list[PartitionInfo]:
+        raise UnavailableError("Kafka does not answer.")
+
+    monkeypatch.setattr(sink._broker, "partitions", away)
+    sink._next_lag = 0
+    sink._step()
+    assert sink.progress.lag is None
 
 
 def test_a_rebalance_drops_the_buffer_and_the_next_owner_reads_it_again(kafka: MemoryKafka, tmp_path: Path) -> None:
