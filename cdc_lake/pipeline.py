@@ -17,7 +17,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ import pyarrow as pa
 from cdc_lake.config import Config
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
+from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.inline import schema_id
 from cdc_lake.decode.records import Decoded, TableRows, dead_letter_rows
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 _BUFFER_SHARE = 1 / 8
 _IDLE_SECONDS = 0.1
 _LAG_SECONDS = 5.0
+# How long a full buffer waits for the flush under way before the partitions are paused; far below any poll interval.
+_PATIENCE_SECONDS = 5.0
 # How soon the source is asked again for a table that its catalogue did not have, or when it was away.
 _CATALOGUE_SECONDS = 30.0
 
@@ -187,7 +190,12 @@ class Sink:
     # -- the loop, step by step ----------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        full = self._buffer.nbytes >= self._limit and self._flush is not None
+        full = self._full()
+        if full and not self._paused:
+            # A client that pauses throws away what it has fetched; a flush mostly ends before that pays.
+            wait([flush for flush in [self._flush] if flush is not None], _PATIENCE_SECONDS)
+            self._settle_done()
+            full = self._full()
         if full != self._paused:
             self._paused = full
             (self._broker.pause if full else self._broker.resume)(self._held)
@@ -196,6 +204,13 @@ class Sink:
                 self._buffer.add(batch)
         self._measure_lag()
         self.progress.waiting = "" if self._broker.state == CONNECTED else self._broker.state
+        self._settle_done()
+
+    def _full(self) -> bool:
+        return self._buffer.nbytes >= self._limit and self._flush is not None
+
+    def _settle_done(self) -> None:
+        """Take note of a flush that is done, and start the next one when it is due."""
         if self._flush is not None and self._flush.done():
             self._settle()
         if self._flush is None and self._due():
@@ -240,7 +255,9 @@ class Sink:
         self.progress.commits += 1
         self.progress.tables |= {t for t, n in landed.rows.items() if n}
         self.progress.last_commit = time.monotonic()
+        reach("sink:before-broker-commit")
         self._broker.commit(done)
+        reach("sink:after-broker-commit")
 
     def _land(self, batches: Sequence[RecordBatch]) -> Landed:
         spans = _spans(batches)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
+from cdc_lake import tuning
 from cdc_lake.capture.catalogue import read_catalogue
 from cdc_lake.capture.columns import read_columns
 from cdc_lake.cli import output
@@ -37,6 +38,7 @@ def run_sinks(
     for client in ("kafka", "librdkafka"):
         # A broker that is away makes them write a line for each attempt; our state and errors say it once, in words.
         logging.getLogger(client).setLevel(logging.DEBUG if output.verbosity() >= 2 else logging.CRITICAL)
+    tuning.for_landing()
     sinks = [build_sink(config, source, tables=tables, accept_gap=accept_gap) for source in config.all_sources]
     stopper = _Stopper(sinks)
     stopper.install()

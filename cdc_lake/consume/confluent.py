@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from cdc_lake.consume import failures
 from cdc_lake.consume.broker import Assignment, PartitionInfo
-from cdc_lake.consume.columns import header_json, record_batch
+from cdc_lake.consume.columns import header_json, record_batch, without_prefix
 from cdc_lake.consume.group import GroupBroker
 from cdc_lake.consume.options import LIBRDKAFKA_NAMES, for_confluent, unknown_option, warn_if_readable_by_others
 from cdc_lake.errors import CdcLakeError, ConfigError, UnavailableError
@@ -43,8 +43,17 @@ _EARLIEST, _LATEST = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[
 
 _ASK_SECONDS = 5.0
 _WATCH_SECONDS = 2.0
+# A poll takes as many records as hold about these bytes: each is copied twice on its way into a column.
 _POLL_RECORDS = 10_000
+_POLL_BYTES = 16_000_000
 
+FETCH: dict[str, Any] = {
+    "queued.max.messages.kbytes": 64 << 10,
+    "fetch.queue.backoff.ms": 10,  # a full queue is drained in no time; the default waits a second
+    "fetch.max.bytes": 32 << 20,
+    "max.partition.fetch.bytes": 2 << 20,  # compressed: JSON with inline schema grows twentyfold
+    "receive.message.max.bytes": 512 << 20,
+}
 _SETTINGS: dict[str, Any] = {
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
@@ -58,11 +67,7 @@ _SETTINGS: dict[str, Any] = {
     "session.timeout.ms": 6_000,  # the least a broker allows: a killed worker's partitions move on soon
     "heartbeat.interval.ms": 2_000,
     "topic.metadata.refresh.interval.ms": 2_000,
-    "queued.max.messages.kbytes": 64 << 10,
-    "fetch.queue.backoff.ms": 10,  # a full queue is drained in no time; the default waits a second
-    "fetch.max.bytes": 32 << 20,
-    "max.partition.fetch.bytes": 8 << 20,
-    "receive.message.max.bytes": 512 << 20,
+    **FETCH,
     "reconnect.backoff.max.ms": 1_000,
     "client.id": "cdc-lake",
 }
@@ -95,6 +100,8 @@ class ConfluentBroker(GroupBroker):
         self._next_watch = 0.0
         self._refusal: CdcLakeError | None = None
         self._closed = False
+        self._poll_records = _POLL_RECORDS
+        self._prefixes: dict[TopicPartition, bytes] = {}
         try:
             self._consumer = Consumer({**settings, "error_cb": self._on_error}, logger=_library_log)
             self._admin = AdminClient({**given, "bootstrap.servers": bootstrap}, logger=_library_log)
@@ -147,7 +154,7 @@ class ConfluentBroker(GroupBroker):
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return self._take([first, *self._consumer.consume(_POLL_RECORDS - 1, 0)])
+            return self._take([first, *self._consumer.consume(self._poll_records, 0)])
         finally:
             if collecting:
                 gc.enable()
@@ -158,10 +165,10 @@ class ConfluentBroker(GroupBroker):
         if any(map(_message.error, messages)):
             told = [message for message in messages if message.error()]
             messages = [message for message in messages if not message.error()]
-        by_partition: dict[tuple[str, int], list[Any]] = defaultdict(list)
-        for message in messages:
-            by_partition[message.topic(), message.partition()].append(message)
-        batches = [self._batch(TopicPartition(*key), group) for key, group in by_partition.items()]
+        batches = [self._batch(tp, group) for tp, group in _by_partition(messages)]
+        nbytes = sum(batch.nbytes + len(batch) * len(batch.prefix) for batch in batches if batch is not None)
+        if nbytes:
+            self._poll_records = max(1, min(_POLL_RECORDS, _POLL_BYTES * len(messages) // nbytes))
         return [batch for batch in [*batches, *map(self._told, told)] if batch is not None]
 
     def _batch(self, tp: TopicPartition, messages: list[Any]) -> RecordBatch | None:
@@ -173,7 +180,9 @@ class ConfluentBroker(GroupBroker):
             self._begin({tp: start})  # on its way when the partition was sought: read from there, to be sure
             return None
         self._positions[tp] = offsets[-1] + 1
-        headers = list(map(_message.headers, messages))
+        prefix, values = without_prefix(list(map(_message.value, messages)), self._prefixes.get(tp, b""))
+        self._prefixes[tp] = prefix
+        headers = list(map(_message.headers, messages)) if any(map(_message.headers, messages)) else None
         return record_batch(
             tp,
             start,
@@ -181,8 +190,9 @@ class ConfluentBroker(GroupBroker):
             offsets=offsets,
             timestamps=[timestamp for _, timestamp in map(_message.timestamp, messages)],
             keys=list(map(_message.key, messages)),
-            values=list(map(_message.value, messages)),
-            headers=list(map(header_json, headers)) if any(headers) else None,
+            values=values,
+            headers=list(map(header_json, headers)) if headers is not None else None,
+            prefix=prefix,
         )
 
     def _told(self, message: Any) -> RecordBatch | None:
@@ -323,6 +333,16 @@ class ConfluentBroker(GroupBroker):
         if error.code() in _RIGHTS:
             return failures.no_rights(self._bootstrap, detail)
         return failures.no_answer(self._bootstrap, detail)
+
+
+def _by_partition(messages: list[Any]) -> Iterable[tuple[TopicPartition, list[Any]]]:
+    """The messages of each partition in their order. A fetch mostly holds those of one, which costs no loop here."""
+    if len(set(map(_message.topic, messages))) * len(set(map(_message.partition, messages))) == 1:
+        return [(TopicPartition(messages[0].topic(), messages[0].partition()), messages)]
+    groups: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    for message in messages:
+        groups[message.topic(), message.partition()].append(message)
+    return [(TopicPartition(*key), group) for key, group in groups.items()]
 
 
 def _refused_option(detail: str) -> ConfigError:

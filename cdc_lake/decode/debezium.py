@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from cdc_lake.decode.inline import Cut, InlineSchemas, schema_id
 from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, why_not_json
-from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
+from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition, concatenated
 
 _ENVELOPE = """
     SELECT x[1] AS op, x[2] AS before, x[3] AS after, x[4] AS schema, x[5] AS tbl,
@@ -35,6 +35,9 @@ _TRANSACTION = """
     FROM (SELECT {extract}(v, ['$.status', '$.id', '$.event_count', '$.data_collections', '$.ts_ms']){close} AS x
           FROM records)
 """
+# Every call into Arrow or DuckDB waits for the interpreter's lock, which the polling thread holds most of the time.
+_JOIN_BYTES = 64_000_000
+_ALONE_BYTES = 8_000_000
 _WITH_IMAGE = ("c", "u", "r")
 _OPERATIONS = (*_WITH_IMAGE, "d", "t")
 
@@ -62,7 +65,7 @@ class Decoder:
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
         dead: list[DeadLetter] = []
-        ordered = sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start))
+        ordered = list(_joined(sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start))))
         metadata = [b for b in ordered if b.tp.topic == self._transaction_topic]
         events = [b for b in ordered if b.tp.topic != self._transaction_topic]
         tables: list[TableRows] = []
@@ -93,7 +96,7 @@ class Decoder:
 
     def _cut(self, batch: RecordBatch) -> tuple[pa.Table, dict[str, tuple[str, str | None]]]:
         topic = batch.tp.topic
-        values = self._values.setdefault(topic, InlineSchemas()).cut(batch.values)
+        values = self._values.setdefault(topic, InlineSchemas()).cut(batch.values, batch.prefix)
         keys = self._keys.setdefault(topic, InlineSchemas()).cut(batch.keys)
         column, found = _schema_ids(values, keys, self._key_schemas.get(topic))
         if keys.schemas:
@@ -171,6 +174,20 @@ def _runs(tables: Sequence[TableRows], ids: dict[str, tuple[str, str | None]]) -
                 definition, key = ids[names[start].as_py()]
                 tp, offset = TopicPartition(part.topic, partition), mine["__offset"][start].as_py()
                 yield SchemaVersion(names[start].as_py(), part.table, "connect", definition, key, tp, offset)
+
+
+def _joined(batches: Sequence[RecordBatch]) -> Iterator[RecordBatch]:
+    """Neighbours of one partition as one batch of a bounded size, so that the work on columns is a few long calls."""
+    run: list[RecordBatch] = []
+    for batch in batches:
+        nbytes = sum(b.nbytes for b in run) + batch.nbytes
+        same = bool(run) and batch.tp == run[0].tp and batch.prefix == run[0].prefix
+        if run and (not same or batch.nbytes > _ALONE_BYTES or nbytes > _JOIN_BYTES):
+            yield concatenated(run)
+            run = []
+        run.append(batch)
+    if run:
+        yield concatenated(run)
 
 
 def _utf8(column: pa.Array) -> pa.Array:
@@ -265,7 +282,7 @@ def _dead(batches: Sequence[RecordBatch], ok: pa.Array, envelope: pa.Table | Non
     start = 0
     for batch in batches:
         for i in (n - start for n in sorted(bad) if start <= n < start + len(batch)):
-            key, value = batch.keys[i].as_py(), batch.values[i].as_py()
+            key, value = batch.keys[i].as_py(), batch.value(i)
             error_class, reason = why_not_json(value) or _why_not_event(key, value)
             yield DeadLetter(
                 TopicPartition(batch.tp.topic, batch.tp.partition),

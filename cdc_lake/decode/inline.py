@@ -35,8 +35,21 @@ class InlineSchemas:
         self._prefixes: dict[bytes, str | None] = {}
         self._last: bytes | None = None
 
-    def cut(self, values: pa.Array) -> Cut:
-        """Cut `values` (binary, null for tombstones) to their payloads; records without a schema pass as they are."""
+    def cut(self, values: pa.Array, shared: bytes = b"") -> Cut:
+        """Cut `values` (binary, null for tombstones) to their payloads; records without a schema pass as they are.
+
+        `shared` is a prefix that all present values have and that was left off.
+        """
+        if shared:
+            first = pc.index(pc.is_valid(values), True).as_py()
+            prefix = self._prefix_of(shared + values[first].as_py())
+            whole = prefix is None or not shared.startswith(prefix) or pc.min(pc.binary_length(values)).as_py() == 0
+            if prefix is not None and not whole:
+                self._last = prefix
+                # The last brace closes what the prefix opened.
+                rest = pc.binary_slice(values, 0, -1)
+                return self._labelled(_prepended(shared[len(prefix) :], rest), prefix)
+            values = _prepended(shared, values)
         if self._last is not None:
             matches = pc.starts_with(values, self._last)
             if pc.all(matches).as_py() is not False:
@@ -44,11 +57,14 @@ class InlineSchemas:
         return self._mixed(values)
 
     def _whole(self, values: pa.Array, prefix: bytes) -> Cut:
-        payloads = pc.binary_slice(values, len(prefix), -1)
+        return self._labelled(pc.binary_slice(values, len(prefix), -1), prefix)
+
+    def _labelled(self, payloads: pa.Array, prefix: bytes) -> Cut:
         schema = self._prefixes[prefix]
         if schema is None:
-            return Cut(payloads, pa.nulls(len(values), pa.int32()), ())
-        return Cut(payloads, pa.repeat(pa.scalar(0, pa.int32()), len(values)), (schema,))
+            return Cut(payloads, pa.nulls(len(payloads), pa.int32()), ())
+        index = pc.if_else(pc.is_valid(payloads), pa.scalar(0, pa.int32()), pa.scalar(None, pa.int32()))
+        return Cut(payloads, index, (schema,))
 
     def _mixed(self, values: pa.Array) -> Cut:
         payloads, index = values, pa.nulls(len(values), pa.int32())
@@ -87,6 +103,11 @@ class InlineSchemas:
             return None
         self._prefixes[prefix] = None if schema == "null" else schema
         return prefix
+
+
+def _prepended(prefix: bytes, values: pa.Array) -> pa.Array:
+    nothing = pa.scalar(b"", values.type)
+    return pc.binary_join_element_wise(pa.scalar(prefix, values.type), values, nothing) if prefix else values
 
 
 def schema_id(value_schema: str, key_schema: str | None) -> str:

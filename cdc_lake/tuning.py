@@ -1,0 +1,25 @@
+"""Settings of the whole process that a sink profits from: the memory allocator's and the interpreter's.
+
+Measured on 1 M events of 630 bytes: without the first, a third of the system time goes into giving memory back and
+asking for it again at every poll; without the second, each short call of the flushing thread waits 5 ms for its turn.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# Of malloc.h; the values are those of mallopt(3).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_KEPT_BYTES = 256 << 20
+_TURN_SECONDS = 0.0002
+
+
+def for_landing() -> None:
+    """Keep freed memory of a poll for the next one, and let threads take turns soon."""
+    sys.setswitchinterval(_TURN_SECONDS)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc's; other C libraries have none
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TOP_PAD, 16 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 512 << 20)
