@@ -130,8 +130,8 @@ def _tail_rows(view: View, values: str) -> str:
 def _whole_keys(view: View) -> list[Column]:
     """The key's columns when all are whole numbers and in the base: they compare much faster than the key's text."""
     columns = view.shapes.target.key_columns
-    held = view.base.columns[:-2] if view.base is not None else ()
-    whole = all(c.lake_type in _WHOLE_NUMBERS and c.name in held for c in columns)
+    base = view.base
+    whole = base is not None and all(c.lake_type in _WHOLE_NUMBERS and base.holds(c) for c in columns)
     return list(columns) if whole else []
 
 

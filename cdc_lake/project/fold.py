@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
@@ -20,7 +20,7 @@ from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import current_path
 from cdc_lake.project.bag import bag_sql
-from cdc_lake.project.base import own_names, storage_type
+from cdc_lake.project.base import LAYOUT, own_names, storage_type
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.current import View, keyed_sql
 from cdc_lake.project.moves import settle
@@ -133,7 +133,9 @@ def fold_table(
     reach("fold:before-write")
     counted = _Counted()
     try:
-        _write(state, path, handle, counted.reader(con, query), checkpoint)
+        layout = table.shapes.layout if table.shapes is not None else 0
+        held = [*checkpoint.transactions(), Transaction(LAYOUT, layout)]
+        _write(state, path, handle, counted.reader(con, query), held)
     except (DeltaError, OSError, ValueError, RuntimeError) as error:
         stored = read_checkpoint(state.lake.open(path), lows)
         if stored != checkpoint:
@@ -192,7 +194,7 @@ class _Counted:
 
 
 def _write(
-    state: SourceState, path: str, handle: DeltaTable | None, rows: pa.RecordBatchReader, checkpoint: Checkpoint
+    state: SourceState, path: str, handle: DeltaTable | None, rows: pa.RecordBatchReader, held: list[Transaction]
 ) -> None:
     options = dict(state.lake.options) if state.lake.options else None
     # The handle pins the version we started from: a commit in between makes this one fail.
@@ -204,7 +206,7 @@ def _write(
         configuration=_NO_STATISTICS if handle is None else None,
         storage_options=options,
         writer_properties=_WRITER,
-        commit_properties=CommitProperties(app_transactions=checkpoint.transactions()),
+        commit_properties=CommitProperties(app_transactions=held),
     )
 
 

@@ -43,6 +43,7 @@ _SHOWN = (
     "s.pos_tx",
     "s.ended_pos",
     "x.unknown",
+    "CAST(x.unread AS JSON)",
 )
 
 
@@ -130,13 +131,13 @@ def _values(life: Life) -> list[str]:
     images = f"""(SELECT __topic AS top, __partition AS part, __offset AS off, __after AS img, __schema_id AS sid
         FROM {scan(life.files)} WHERE __op IN ('c', 'u', 'r') AND {life.wanted})"""
     place = ["top", "part", "off"]
-    decoded = shapes.decoded(images, "img", "sid", place, marks=bool(shapes.toastable))
+    decoded = shapes.decoded(images, "img", "sid", place, marks=bool(shapes.toastable), unread=True)
     if not shapes.toastable:
         return [f"vals AS NOT MATERIALIZED (SELECT *, []::VARCHAR[] AS unknown FROM ({decoded}))"]
     root = ", ".join(f"coalesce(g.root_{c}, l.{c}) AS root_{c}" for c in _NODE)
     same = " AND ".join(f"g.{c} = l.{c}" for c in _NODE)
     last = f"OVER (PARTITION BY {', '.join(f'root_{c}' for c in _NODE)} ORDER BY depth, id ROWS UNBOUNDED PRECEDING)"
-    followed, shown, unknown = [], [], []
+    followed, shown, unknown = ["unread"], ["unread"], []
     for i, name in enumerate(shapes.names):
         if i not in shapes.toastable:
             followed.append(f"c{i}")

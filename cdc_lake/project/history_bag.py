@@ -19,7 +19,7 @@ def bag_history_sql(life: Life) -> str:
     images = """(SELECT *, 0 AS step, old AS image FROM events WHERE op IN ('u', 'd') AND old IS NOT NULL
         UNION ALL SELECT *, 1 AS step, img AS image FROM events WHERE op IN ('c', 'r', 'u'))"""
     numbered = f"""SELECT *, row_number() OVER (PARTITION BY {values}, era, step ORDER BY id) AS n
-        FROM ({life.shapes.decoded(images, "image", "sid", [*own, "step"])})"""
+        FROM ({life.shapes.decoded(images, "image", "sid", [*own, "step"], unread=True)})"""
     same = " AND ".join(f"g.{c} IS NOT DISTINCT FROM a.{c}" for c in [*names, "era", "n"])
     steps = [*life_steps(life, columns), f"steps AS MATERIALIZED ({numbered})"]
     shown = (
@@ -35,6 +35,7 @@ def bag_history_sql(life: Life) -> str:
         "a.pos_tx",
         "CASE WHEN g.id IS NOT NULL THEN g.pos_tx ELSE e.end_pos END",
         "[]::VARCHAR[]",
+        "CAST(a.unread AS JSON)",
     )
     listed = ", ".join(f"{sql} AS {name}" for name, sql in zip(HISTORY_COLUMNS, shown, strict=True))
     return f"""WITH {", ".join(steps)}

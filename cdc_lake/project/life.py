@@ -28,6 +28,7 @@ HISTORY_COLUMNS = (
     "__from_position",
     "__to_position",
     "__unknown",
+    "__unread",
 )
 
 

@@ -25,7 +25,7 @@ from cdc_lake.land.layout import (
     transactions_path,
 )
 from cdc_lake.land.tables import LOG
-from cdc_lake.project.base import Base, read_base
+from cdc_lake.project.base import Base, placed_base, read_base
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.files import LogFiles, read_files, scan
@@ -247,7 +247,7 @@ def _with_shapes(
             rows = recorded.get(state.table, [])
             newest = _newest_schema(con, state.log)
             shapes = resolve_shapes(state.table, rows, newest, partial(_sample, con, state.log))
-            shaped.append(replace(state, shapes=shapes))
+            shaped.append(replace(state, shapes=shapes, base=placed_base(state.base, shapes)))
         except CdcLakeError as error:
             shaped.append(replace(state, error=error))
         except duckdb.Error as error:
@@ -262,7 +262,7 @@ def _read_schemas(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> di
     rows = con.execute(
         f"""SELECT schema, "table", schema_id, kind, any_value(definition), any_value(key_definition),
         any_value(from_json(settings, '"MAP(VARCHAR, VARCHAR)"')), epoch_us(min(recorded_at)), min(first_offset)
-        FROM {scan(files)} GROUP BY ALL"""
+        FROM {scan(files)} GROUP BY schema, "table", schema_id, kind, CASE WHEN kind = 'columns' THEN definition END"""
     ).fetchall()
     found: dict[TableId, list[SchemaRow]] = defaultdict(list)
     for schema, name, schema_id, kind, definition, key, settings, recorded, offset in rows:

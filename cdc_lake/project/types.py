@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import uuid
 from hashlib import md5
 
@@ -39,6 +40,7 @@ from cdc_lake.sqltext import ident, literal
 __all__ = [
     "Column",
     "TableSchema",
+    "converted",
     "lossy_expression",
     "merged",
     "printed_expression",
@@ -47,10 +49,14 @@ __all__ = [
     "schema_from_connect",
     "schema_from_images",
     "schema_of_repairs",
+    "shown_as",
     "typed_columns",
     "typed_expression",
     "unchanged_expression",
+    "widens",
 ]
+
+_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 
 
 def raw_spec(schema: TableSchema, *, exact: bool = False) -> str:
@@ -91,19 +97,38 @@ def typed_columns(schema: TableSchema, image: str, target: TableSchema | None = 
     return [f"{_as_target(written.get(c.name), c, image)} AS {ident(c.name)}" for c in target.columns]
 
 
+def shown_as(written: Column, target: Column, raw: str) -> str:
+    """SQL of a value that was written as one column, in the type of another: null when it does not fit there."""
+    return converted(written.lake_type, target.lake_type, typed_expression(written, raw))
+
+
+def converted(old: str, new: str, value: str) -> str:
+    """SQL of `value`, of the lake type `old`, in the lake type `new`: null when it does not fit there."""
+    if old == new:
+        return value
+    if new == "VARCHAR":
+        return printed(old, value)
+    return f"TRY_CAST({value} AS {new})"
+
+
+def widens(old: str, new: str) -> bool:
+    """Whether every value of the lake type `old` is one of `new`, and PostgreSQL shows it so after an ALTER TABLE."""
+    whole, real = ("SMALLINT", "INTEGER", "BIGINT"), ("FLOAT", "DOUBLE")
+    decimals = [_DECIMAL.fullmatch(t) for t in (old, new)]
+    if decimals[0] and decimals[1]:
+        (p1, s1), (p2, s2) = ((int(m[1]), int(m[2])) for m in decimals if m)
+        return s1 <= s2 and p1 - s1 <= p2 - s2
+    if old in whole and new in whole:
+        return whole.index(old) <= whole.index(new)
+    return old == new or (old in real and new == "DOUBLE")
+
+
 def _field(image: str, column: Column) -> str:
     return f"{image}.{ident(column.name)}"
 
 
 def _as_target(written: Column | None, target: Column, image: str) -> str:
-    if written is None:
-        return f"NULL::{target.lake_type}"
-    value = typed_expression(written, _field(image, written))
-    if written.lake_type == target.lake_type:
-        return value
-    if target.lake_type == "VARCHAR":
-        return printed(written.lake_type, value)
-    return f"TRY_CAST({value} AS {target.lake_type})"
+    return f"NULL::{target.lake_type}" if written is None else shown_as(written, target, _field(image, written))
 
 
 def printed_expression(column: Column, value: str) -> str:

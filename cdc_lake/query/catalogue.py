@@ -36,6 +36,8 @@ EVENT_COLUMNS = {
     "__ingested_at": "__ingested_at",
     "__schema_id": "__schema_id",
 }
+# The last before the source's own: values that do not fit their column's type of today, as they arrived.
+UNREAD = "__unread"
 _PARTIAL = """(__op = 'u' AND __before IS NULL) OR (__op = 'c' AND contains(__headers, '"__debezium.oldkey"'))"""
 
 
@@ -71,7 +73,7 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState])
 def _refuse(con: duckdb.DuckDBPyConnection, table: TableState, error: CdcLakeError) -> None:
     """Views that raise when they are read. They have the table's columns where these are known."""
     names = table.shapes.names if table.shapes is not None else []
-    own = {"current": (), "changes": tuple(EVENT_COLUMNS), "history": HISTORY_COLUMNS}
+    own = {"current": (), "changes": (*EVENT_COLUMNS, UNREAD), "history": HISTORY_COLUMNS}
     for catalogue, columns in own.items():
         shown = distinct_names(names, columns)
         _create(con, catalogue, table.table, _refusal(error, [*columns, *shown] or ["error"]))
@@ -101,11 +103,12 @@ def _changes(source: SourceState, table: TableState, shapes: Shapes) -> str:
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
         FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x' AND {_until(source, table)})"""
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
-    decoded = shapes.decoded(rows, "img", "sid", carry, marks=True)
+    decoded = shapes.decoded(rows, "img", "sid", carry, marks=True, unread=True)
     toastable = set(shapes.toastable)
     keys = {c.name for c in shapes.target.key_columns}
-    columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)]
-    for i, (shown, name) in enumerate(zip(distinct_names(shapes.names, EVENT_COLUMNS), shapes.names, strict=True)):
+    columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)] + [f"CAST(unread AS JSON) AS {UNREAD}"]
+    names = distinct_names(shapes.names, [*EVENT_COLUMNS, UNREAD])
+    for i, (shown, name) in enumerate(zip(names, shapes.names, strict=True)):
         # An unchanged value is not in the event: null here, and in `current` the value it still has.
         value = f"CASE WHEN NOT (partial AND u{i}) THEN c{i} END" if i in toastable else f"c{i}"
         if keys and name not in keys:

@@ -27,6 +27,8 @@ _TABLES = pa.schema(
         ("log_version", pa.int64()),
         ("log_files", pa.int64()),
         ("schema_origin", pa.string()),
+        ("unsure_columns", pa.list_(pa.string())),
+        ("converted_columns", pa.list_(pa.string())),
         ("error", pa.string()),
     ]
 )
@@ -102,6 +104,8 @@ def _table_row(source: SourceState, table: TableState) -> dict[str, object]:
         "log_version": table.log.version,
         "log_files": len(table.log.files),
         "schema_origin": table.shapes.target.origin if table.shapes is not None else None,
+        "unsure_columns": table.shapes.unsure if table.shapes is not None else [],
+        "converted_columns": table.shapes.converted if table.shapes is not None else [],
         "error": table.error.message if table.error is not None else None,
     }
 
