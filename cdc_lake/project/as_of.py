@@ -14,8 +14,9 @@ from cdc_lake.errors import LakeError
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.moments import Calendar, MomentError, find_position
 from cdc_lake.project.order import load_ends
-from cdc_lake.project.snapshot import SourceState, TableState
-from cdc_lake.project.tail import REPAIR, Facts, Tail, placed, survey
+from cdc_lake.project.runs import find_runs, relation_of
+from cdc_lake.project.snapshot import SourceState, TableState, with_own_runs
+from cdc_lake.project.tail import REPAIR, RUN, Facts, Tail, placed, survey
 from cdc_lake.project.timeline import timeline_sql
 
 
@@ -44,6 +45,7 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
     tables = [_rewound(t) if t.checkpoint.cut > cut.position else t for t in state.tables]
     facts = survey(con, [t.tail for t in tables])
     tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
+    tables = [with_own_runs(con, t, ends, cut.position) for t in tables]
     checked = tuple(_checked(con, t, ends, cut.position, moment) for t in tables)
     return replace(state, tables=checked, ends=ends, after=0, cut=cut, past=True)
 
@@ -60,8 +62,13 @@ def _checked(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, posit
     """
     if table.error is not None or not (table.tail.facts.free and table.tail.facts.placed):
         return table
-    whole = Tail(tuple(table.log.paths), facts=Facts(1, 1))
-    rows = placed(whole, ends, 1 << 60, ["__key AS k", "__op AS op"], where=f"__op <> 't' AND NOT {REPAIR}")
+    whole = Tail(tuple(table.log.paths), facts=Facts(1, 1, runs=1))
+    runs = find_runs(con, whole, ends)
+    whole = replace(whole, runs=relation_of(runs))
+    # A key that a later snapshot met first was not there when the one before it read the table.
+    again = f"{RUN} AND __lsn > {runs[0].lsn}" if runs else "false"
+    where = f"__op <> 't' AND NOT {REPAIR} AND NOT coalesce({again}, false)"
+    rows = placed(whole, ends, 1 << 60, ["__key AS k", "__op AS op"], where=where)
     if table.shapes is not None and table.shapes.keyed:
         firsts = f"SELECT arg_min(op, (pos_tx, pos_order)) AS op, min(pos_tx) AS pos FROM ({rows}) GROUP BY k"
     else:

@@ -15,7 +15,7 @@ def bag_sql(view: View) -> str:
     names = [f"c{i}" for i in range(len(view.shapes.names))]
     values = ", ".join(names)
     own = "NULL::VARCHAR AS k, []::VARCHAR[] AS unknown"
-    steps = [view.truncated] if view.tail.facts.truncates else []
+    steps = [view.truncated] if view.tail.clears else []
     steps += [
         f"net AS MATERIALIZED (SELECT {values}, sum(n)::BIGINT AS n FROM ({_changes(view)}) GROUP BY ALL)",
         "taken AS MATERIALIZED (SELECT * FROM net WHERE n < 0)",

@@ -66,7 +66,7 @@ def settle(con: duckdb.DuckDBPyConnection, view: View, name: str) -> str | None:
 def _read_moves(con: duckdb.DuckDBPyConnection, view: View) -> list[tuple[Any, ...]]:
     held = f"op = 'c' AND {view.shapes.may_hold_mark('img')}" if view.shapes.toastable else "false"
     rows = view.after_truncate(f"({view.placed(_MOVE, ('__headers AS headers', _GROUP))})")
-    steps = f"WITH {view.truncated} " if view.tail.facts.truncates else ""
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
     return con.execute(
         f"""{steps}SELECT k, op, headers, grp, {held} FROM {rows} AS p
         WHERE k IS NOT NULL ORDER BY pos_tx, pos_order, off"""
@@ -120,7 +120,7 @@ def _read_events(con: duckdb.DuckDBPyConnection, view: View, keys: str) -> list[
     carry = ["k", "op", "img", "sid", "headers", "grp", "bare", "pos_tx", "pos_order", "off"]
     decoded = view.shapes.decoded(once, "img", "sid", carry, marks=True)
     marks = ", ".join(f"CASE WHEN u{i} THEN {i} END" for i in view.shapes.toastable)
-    steps = f"WITH {view.truncated} " if view.tail.facts.truncates else ""
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
     found = con.execute(
         f"""{steps}SELECT k, op, img, sid, headers, grp, bare, [{marks}]::INTEGER[] AS marks FROM ({decoded})
         ORDER BY pos_tx, pos_order, off"""
@@ -139,7 +139,7 @@ def _event(row: tuple[Any, ...]) -> _Event:
 def _read_base_keys(con: duckdb.DuckDBPyConnection, view: View, keys: str) -> set[str]:
     if view.base is None or not view.base.files:
         return set()
-    steps = f"WITH {view.truncated} " if view.tail.facts.truncates else ""
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
     found = con.execute(
         f"""{steps}SELECT {view.base.key} FROM {view.base.relation} b
         WHERE {view.base_condition} AND {view.base.key} IN (SELECT k FROM {keys})"""
@@ -278,7 +278,7 @@ def _typed(view: View, elsewhere: Sequence[int]) -> str:
         missing = f"{held} AND x{i}.k IS NULL" if i in elsewhere else held
         lost = f"(({missing}) OR m.img IS NULL) AND (o.k IS NULL OR list_contains(o.unknown, {name}))"
         unknown.append(f"CASE WHEN m.alive AND {lost} THEN {name} END")
-    steps = f"{view.truncated}, " if view.tail.facts.truncates else ""
+    steps = f"{view.truncated}, " if view.tail.clears else ""
     return f"""WITH {steps}main AS ({main}), other AS ({other})
         SELECT m.k AS k, m.alive AS alive, {", ".join(values)},
         list_filter([{", ".join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown

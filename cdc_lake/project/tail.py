@@ -18,9 +18,13 @@ from cdc_lake.project.files import Lows, at_or_above, scan
 from cdc_lake.sqltext import literal
 
 # Rows without a transaction come after all rows of the transaction that precedes them.
-_AFTER_ALL = 1 << 62
+AFTER_ALL = 1 << 62
 # Rows that a repair appended to the log.
 REPAIR = "(__tx_id IS NULL AND __tx_order IS NOT NULL)"
+# Rows of a snapshot that reads a whole table; incremental ones have no LSN.
+RUN = "(__op = 'r' AND __lsn IS NOT NULL AND __snapshot NOT IN ('incremental', 'repair'))"
+OPENS_RUN = "__snapshot IN ('first', 'first_in_data_collection')"
+ENDS_RUN = "__snapshot IN ('last', 'last_in_data_collection')"
 # The position of a transaction that has not ended.
 _NEVER = 1 << 61
 
@@ -31,6 +35,7 @@ class Facts:
 
     `placed` rows belong to a transaction, `free` ones to none. `moves` are rows of key changes. `repaired` is the last
     position at which a repair made the table equal to the source, `late` counts repairs that stand within the fold.
+    `runs` are rows that begin or end a snapshot of the whole table.
     """
 
     placed: int = 0
@@ -40,6 +45,7 @@ class Facts:
     updates: int = 0
     repaired: int = 0
     late: int = 0
+    runs: int = 0
 
     @property
     def empty(self) -> bool:
@@ -49,12 +55,28 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Rows of `files` at or above `lows`, except those of transactions up to `cut`, which are folded already."""
+    """Rows of `files` at or above `lows`, except those of transactions up to `cut`, which are folded already.
+
+    The rest is what `runs.with_runs` found: `runs` is a relation (lsn, pos) of the snapshots that read the table whole,
+    `late_runs` the LSNs of those beyond the position of reading, `superseded` a condition for rows without a
+    transaction that do not count, `clear` the place (a query) before which a complete snapshot ended all rows, and
+    `held` says that one is on its way, for which a fold must wait.
+    """
 
     files: tuple[str, ...] = ()
     lows: Lows | None = None
     cut: int = 0
     facts: Facts = Facts()
+    runs: str | None = None
+    late_runs: tuple[int, ...] = ()
+    superseded: str | None = None
+    clear: str | None = None
+    held: bool = False
+
+    @property
+    def clears(self) -> bool:
+        """Whether something in the tail ends all rows before it: a truncate, or a complete snapshot."""
+        return bool(self.facts.truncates or self.clear)
 
     @property
     def relation(self) -> str:
@@ -74,7 +96,8 @@ def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]
         count(*) FILTER (__op = 't'),
         count(*) FILTER (contains(__headers, '"__debezium.newkey"') OR contains(__headers, '"__debezium.oldkey"')),
         count(*) FILTER (__op = 'u'), coalesce(max(__tx_order) FILTER ({REPAIR}), 0),
-        count(*) FILTER ({REPAIR} AND __op <> 'x' AND __tx_order < {t.cut})
+        count(*) FILTER ({REPAIR} AND __op <> 'x' AND __tx_order < {t.cut}),
+        count(*) FILTER ({RUN} AND ({OPENS_RUN} OR {ENDS_RUN}))
         FROM {t.relation} WHERE {t.unfolded} AND (__op IN ('c', 'u', 'r', 'd', 't') OR {REPAIR})"""
         for i, t in enumerate(tails)
         if t.files
@@ -123,22 +146,25 @@ def placed(tail: Tail, ends: str, cut: int, columns: Sequence[str], *, where: st
 
 
 def _free(tail: Tail, ends: str, cut: int, items: str, visible: str) -> str:
-    source = f"(SELECT * FROM {tail.relation} WHERE {visible} AND __tx_id IS NULL)"
-    order = f"{_AFTER_ALL} + __offset AS pos_order, __offset AS off"
+    counts = f"AND NOT coalesce({tail.superseded}, false)" if tail.superseded else ""
+    source = f"(SELECT * FROM {tail.relation} WHERE {visible} AND __tx_id IS NULL {counts})"
+    order = f"{AFTER_ALL} + __offset AS pos_order, __offset AS off"
+    run = "r.pos" if tail.runs else "0"
+    joined = f"LEFT JOIN {tail.runs} r(lsn, pos) ON {RUN} AND r.lsn = f.__lsn" if tail.runs else ""
     if not tail.facts.placed:
-        place = f"greatest(coalesce(__tx_order, 0), {tail.cut})"
-        return f"SELECT {items}, {place} AS pos_tx, {order} FROM {source} WHERE {place} <= {cut}"
+        place = f"greatest(coalesce(__tx_order, 0), {run}, {tail.cut})"
+        return f"SELECT {items}, {place} AS pos_tx, {order} FROM {source} f {joined} WHERE {place} <= {cut}"
     # The running maximum: a redelivered transaction does not set later rows back.
     before = f"""(SELECT __topic AS topic, __partition AS part, __offset AS at,
         max(coalesce(pos, {_NEVER})) OVER (
             PARTITION BY __topic, __partition ORDER BY __offset ROWS UNBOUNDED PRECEDING) AS pos
         FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
         WHERE {tail.unfolded} AND __tx_id IS NOT NULL)"""
-    place = f"greatest(coalesce(f.__tx_order, b.pos, 0), {tail.cut})"
+    place = f"greatest(coalesce(f.__tx_order, b.pos, 0), {run}, {tail.cut})"
     return f"""SELECT {items}, {place} AS pos_tx, {order}
         FROM {source} f ASOF LEFT JOIN {before} b
         ON f.__topic = b.topic AND f.__partition = b.part AND f.__offset > b.at
-        WHERE {place} <= {cut}"""
+        {joined} WHERE {place} <= {cut}"""
 
 
 def without_place(tail: Tail, ends: str) -> str:
@@ -154,11 +180,12 @@ def new_lows(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str, cut: int) ->
     `ends` must know the transactions that were folded long ago (`order.add_folded`).
     """
     lows = dict(tail.lows or {})
+    beyond = f" OR {RUN} AND __lsn IN ({', '.join(map(str, tail.late_runs))})" if tail.late_runs else ""
     if tail.files:
         found = con.execute(
             f"""SELECT __topic, __partition, coalesce(
                 min(__offset) FILTER (__op <> 'x' AND __tx_id IS NOT NULL AND (pos IS NULL OR pos > {cut})
-                    OR {REPAIR} AND __tx_order > {cut}),
+                    OR {REPAIR} AND __tx_order > {cut}{beyond}),
                 max(__offset) + 1)
             FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id WHERE {tail.unfolded}
             GROUP BY __topic, __partition"""
