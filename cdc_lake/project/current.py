@@ -49,13 +49,15 @@ class View:
 
     @property
     def truncated(self) -> str:
-        """A common table expression `cleared`: the place of the last truncate, one row or none."""
-        return f"""cleared AS MATERIALIZED (SELECT pos_tx, pos_order, off FROM ({self.placed("__op = 't'")})
+        """A common table expression `cleared`: where all rows were last ended at once, one row or none."""
+        truncates = f"""SELECT pos_tx, pos_order, off FROM ({self.placed("__op = 't'")})"""
+        places = f"{truncates} UNION ALL {self.tail.clear}" if self.tail.clear else truncates
+        return f"""cleared AS MATERIALIZED (SELECT pos_tx, pos_order, off FROM ({places})
             ORDER BY pos_tx DESC, pos_order DESC, off DESC LIMIT 1)"""
 
     def after_truncate(self, relation: str) -> str:
         """Rows of `relation` behind the last truncate; needs `cleared` when there is one."""
-        if not self.tail.facts.truncates:
+        if not self.tail.clears:
             return relation
         return f"""(SELECT * FROM {relation} AS r WHERE NOT EXISTS (
             SELECT 1 FROM cleared c WHERE (c.pos_tx, c.pos_order, c.off) >= (r.pos_tx, r.pos_order, r.off)))"""
@@ -63,7 +65,7 @@ class View:
     @property
     def base_condition(self) -> str:
         """False when the tail's truncate emptied the base."""
-        return "NOT EXISTS (SELECT 1 FROM cleared)" if self.tail.facts.truncates else "true"
+        return "NOT EXISTS (SELECT 1 FROM cleared)" if self.tail.clears else "true"
 
 
 def base_select(view: View, condition: str) -> str:
@@ -89,7 +91,7 @@ def keyed_sql(view: View) -> str:
     parts = [base_select(view, _untouched(view)), f"SELECT {values}, k, unknown FROM ({_tail_rows(view, values)})"]
     if view.settled:
         parts.append(f"SELECT {values}, k, unknown FROM {view.settled} WHERE alive")
-    steps = f"WITH {view.truncated} " if view.tail.facts.truncates else ""
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
     return steps + " UNION ALL ".join(parts)
 
 

@@ -118,7 +118,8 @@ def fold_table(
     if table.error is not None:
         raise table.error
     cut = state.cut.position
-    if table.tail.facts.empty:
+    # A fold forgets which of its rows a snapshot has read: it waits until all of them are there.
+    if table.tail.facts.empty or table.tail.held:
         return Folded(table.table, "current", cut=table.checkpoint.cut)
     add_folded(con, state.ends, state.transactions, state.after, without_place(table.tail, state.ends))
     lows = new_lows(con, table.tail, state.ends, cut)

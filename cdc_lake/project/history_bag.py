@@ -30,7 +30,7 @@ def bag_history_sql(life: Life) -> str:
         "a.tx",
         "a.lsn",
         *["NULL::JSON"] * 3,
-        "CASE WHEN g.id IS NOT NULL THEN g.op WHEN e.end_id IS NOT NULL THEN 't' END",
+        "CASE WHEN g.id IS NOT NULL THEN g.op WHEN e.end_id IS NOT NULL THEN e.end_op END",
         "CASE WHEN g.id IS NOT NULL THEN g.tx ELSE e.end_tx END",
         "a.pos_tx",
         "CASE WHEN g.id IS NOT NULL THEN g.pos_tx ELSE e.end_pos END",

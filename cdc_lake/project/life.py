@@ -1,6 +1,7 @@
 """The whole life of a table: each change of its log once, in its place, cut into eras that truncates end.
 
-What `history` begins with, for tables with a key and without.
+What `history` begins with, for tables with a key and without. A complete snapshot (see `runs`) ends what it does not
+have: with a key, by a delete of each such key; without one, all rows as a truncate does, and it begins them anew.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdc_lake.project.files import scan
 from cdc_lake.project.shapes import Shapes
-from cdc_lake.project.tail import Facts, Tail, placed
+from cdc_lake.project.tail import AFTER_ALL, ENDS_RUN, OPENS_RUN, RUN, Facts, Tail, placed
 from cdc_lake.sqltext import literal
 
 # What follows the source's columns in `history`. The first five are the contract; positions are those of
@@ -49,8 +51,41 @@ class Life:
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
-        tail = Tail(self.files, facts=Facts(1, 1, 1, 1, 1))
-        return placed(tail, "timeline", self.cut, columns, where=f"__op = 't' OR {self.wanted}")
+        tail = Tail(self.files, facts=Facts(1, 1, 1, 1, 1), runs="(SELECT lsn, pos FROM runs)")
+        # Equal rows of a table without a key are all counted: those of a run that was begun again would count twice.
+        void = f"""{RUN} AND EXISTS (SELECT 1 FROM runs w WHERE w.lsn = __lsn
+            AND (NOT w.counts OR __partition = w.part AND __offset < w.begin))"""
+        counted = "" if self.shapes.keyed else f" AND NOT coalesce({void}, false)"
+        return placed(tail, "timeline", self.cut, columns, where=f"(__op = 't' OR {self.wanted}){counted}")
+
+    def runs(self) -> str:
+        """A query (lsn, pos, ts, part, begin, complete, preceded, counts) of the marked runs.
+
+        One that was begun again at the same LSN begins at the second first row.
+        """
+        files = scan(self.files)
+        marked = f"""SELECT __lsn AS lsn, max(__source_ts) AS ts, max(__offset) FILTER ({OPENS_RUN}) AS opened,
+            max(__offset) FILTER ({ENDS_RUN}) AS ended, min(__offset) AS low,
+            arg_max(__partition, __offset) FILTER ({OPENS_RUN}) AS part FROM {files} WHERE {RUN} GROUP BY __lsn"""
+        shown = f"""SELECT lsn, ts, part, coalesce(opened, low) AS begin,
+            coalesce(ended >= coalesce(opened, 0), false) AS complete,
+            coalesce(opened, low) > (SELECT min(__offset) FROM {files}) AS preceded
+            FROM ({marked}) WHERE opened IS NOT NULL OR ended IS NOT NULL"""
+        alone = "NOT bool_or(complete) OVER () AND m.lsn = max(m.lsn) OVER ()"
+        return f"""SELECT m.*, complete OR ({alone}) AS counts, coalesce(t.pos, 0) AS pos
+            FROM ({shown}) m ASOF LEFT JOIN (SELECT lsn, max(pos) OVER (ORDER BY lsn) AS pos FROM timeline) t
+            ON m.lsn >= t.lsn"""
+
+    def ended(self) -> str:
+        """A query of what complete runs ended, as events: `d` of a key, or `s` of all rows."""
+        place = f"r.pos AS pos_tx, {AFTER_ALL - 1} + r.begin AS pos_order, r.begin AS off"
+        runs = f"(SELECT * FROM runs WHERE complete AND preceded AND pos <= {self.cut}) r"
+        if not self.shapes.keyed:
+            return f"SELECT 's' AS op, r.ts, r.lsn, {place} FROM {runs}"
+        return f"""SELECT 'd' AS op, x.k, r.ts, r.lsn, {place}
+            FROM (SELECT DISTINCT k FROM placed WHERE k IS NOT NULL) x, {runs}
+            WHERE NOT EXISTS (SELECT 1 FROM placed p WHERE p.op = 'r' AND p.lsn = r.lsn AND p.k = x.k
+                AND NOT coalesce(p.part = r.part AND p.off < r.begin, false))"""
 
 
 # A row change is one record of the source's own log, so a key, an operation and an LSN name it. What these do not name
@@ -71,18 +106,21 @@ def life_steps(life: Life, columns: Sequence[str]) -> list[str]:
     own = ("__op AS op", "__key AS k", "__tx_id AS tx", "__source_ts AS ts", "__lsn AS lsn", "__partition AS part")
     return [
         f"timeline AS MATERIALIZED ({life.timeline})",
+        f"runs AS MATERIALIZED ({life.runs()})",
         f"placed AS ({life.placed([*own, *columns])})",
         f"""once AS MATERIALIZED (
             SELECT p.*, row_number() OVER (ORDER BY p.pos_tx, pos_order, off) AS id, {_GROUP} AS grp,
             greatest(ts, t.shown_ts) AS stamp
-            FROM (SELECT * FROM placed QUALIFY row_number() OVER (PARTITION BY {_IDENTITY} ORDER BY off) = 1) p
+            FROM (SELECT * FROM (FROM placed UNION ALL BY NAME {life.ended()})
+                QUALIFY row_number() OVER (PARTITION BY {_IDENTITY} ORDER BY off) = 1) p
             LEFT JOIN timeline t ON t.pos = p.pos_tx)""",
         """eras AS MATERIALIZED (
             SELECT id AS era, stamp AS begun_at, lead(id) OVER w AS end_id, lead(grp) OVER w AS end_grp,
-            lead(tx) OVER w AS end_tx, lead(stamp) OVER w AS end_at, lead(pos_tx) OVER w AS end_pos
-            FROM (SELECT id, grp, tx, stamp, pos_tx FROM once WHERE op = 't'
-                UNION ALL SELECT 0, NULL, NULL, NULL, NULL) WINDOW w AS (ORDER BY id))""",
+            lead(tx) OVER w AS end_tx, lead(stamp) OVER w AS end_at, lead(pos_tx) OVER w AS end_pos,
+            lead(CASE op WHEN 's' THEN 'r' ELSE op END) OVER w AS end_op
+            FROM (SELECT id, grp, tx, stamp, pos_tx, op FROM once WHERE op IN ('t', 's')
+                UNION ALL SELECT 0, NULL, NULL, NULL, NULL, NULL) WINDOW w AS (ORDER BY id))""",
         # What a transaction does before its own truncate leaves nothing behind.
         """events AS MATERIALIZED (SELECT o.*, e.era FROM once o ASOF JOIN eras e ON o.id > e.era
-            WHERE op <> 't' AND grp IS DISTINCT FROM e.end_grp)""",
+            WHERE op NOT IN ('t', 's') AND grp IS DISTINCT FROM e.end_grp)""",
     ]

@@ -31,6 +31,7 @@ from cdc_lake.project.current import View
 from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
+from cdc_lake.project.runs import with_runs
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
 from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, without_place
 
@@ -125,7 +126,17 @@ def read_source(
     count_rows(con, counts, ends, list(landed.items()), floor)
     repaired = {name: tail.facts.repaired for name, tail in landed.items()}
     cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions)
-    return SourceState(lake, source, tuple(_with_shapes(con, lake, source, states)), transactions, ends, after, cut)
+    shaped = _with_shapes(con, lake, source, states)
+    tables = tuple(with_own_runs(con, s, ends, cut.position) for s in shaped)
+    return SourceState(lake, source, tables, transactions, ends, after, cut)
+
+
+def with_own_runs(con: duckdb.DuckDBPyConnection, state: TableState, ends: str, cut: int) -> TableState:
+    """`state` with what the snapshots in its tail mean when it is read at `cut`."""
+    if state.error is not None or state.shapes is None:
+        return state
+    folded = state.base is not None
+    return replace(state, tail=with_runs(con, state.tail, ends, cut, keyed=state.shapes.keyed, folded=folded))
 
 
 def _open_tables(
