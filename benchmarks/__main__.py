@@ -1,4 +1,4 @@
-"""All figures of one machine in one run: `make bench`, or `python -m benchmarks [throughput|freshness|start] …`."""
+"""All figures of one machine in one run: `make bench`, or of some: `python -m benchmarks verify start …`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from benchmarks import consume, freshness, start, throughput
+from benchmarks import consume, freshness, start, throughput, verify
 from benchmarks.report import machine, say
 from cdc_lake.local.stack import Stack
 
-FIGURES = {"start": start.run, "consume": consume.run, "freshness": freshness.run, "throughput": throughput.run}
+FIGURES = {
+    "start": start.run,
+    "consume": consume.run,
+    "freshness": freshness.run,
+    "throughput": throughput.run,
+    "verify": verify.run,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], help="which; all when none is named")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="events of the throughput figures")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="events of the throughput figures, rows of the verified table"
+    )
     parser.add_argument("--project", type=Path, help="use the running stack of this project folder")
     options = parser.parse_args()
     print(machine())
