@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -33,16 +34,22 @@ class Project:
     def run(
         self, *arguments: str, env: dict[str, str] | None = None, timeout: float = 180
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "cdc_lake", *arguments],
+        """Run one command to its end; after `timeout` seconds it is killed, and what its threads were at is shown."""
+        with subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-m", "cdc_lake", *arguments],
             cwd=self.folder,
             env={**os.environ, **(env or {})},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
-        )
+        ) as process:
+            try:
+                out, words = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)
+                out, words = process.communicate(timeout=30)
+                raise AssertionError(f"{arguments} did not end within {timeout:.0f} s:\n{out}\n{words}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, words)
 
     def ok(self, *arguments: str, env: dict[str, str] | None = None) -> str:
         """Run one command that must succeed; its stdout."""

@@ -1,0 +1,78 @@
+"""All promises at once, on the real parts, while they are killed, paused and restarted.
+
+`NEMESIS=7 python -m pytest tests/guarantees/test_nemesis.py` chooses the seed; `make soak MINUTES=30` runs for so long.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cdc_lake.config import STATE_FOLDER
+from cdc_lake.local.stack import Stack
+from tests.guarantees.test_landing import landed
+from tests.nemesis import Nemesis
+from tests.projects import make_project
+
+pytestmark = pytest.mark.stack
+SEED = int(os.environ.get("NEMESIS", "1"))
+MINUTES = float(os.environ.get("MINUTES", "30"))
+
+
+@pytest.fixture
+def nemesis(tmp_path: Path) -> Iterator[Nemesis]:
+    """A system on a stack of its own: others must not lose theirs."""
+    stack = Stack(tmp_path / "stack" / STATE_FOLDER)
+    try:
+        at = stack.up()
+        with psycopg.connect(at.dsn, autocommit=True) as admin:
+            admin.execute("CREATE DATABASE nemesis")
+        dsn = at.dsn.rsplit("/", 1)[0] + "/nemesis"
+        with make_project(tmp_path / "project", dsn, at.bootstrap, at.connect_url) as project:
+            made = Nemesis(project, stack, SEED)
+            made.prepare()
+            try:
+                yield made
+            finally:
+                made.close()
+    finally:
+        stack.down(wipe=True)
+
+
+def survive(nemesis: Nemesis, seconds: float, *, troubles: int) -> None:
+    """Run, heal, land the rest: nobody saw anything wrong, the lake equals the source, every record is there once."""
+    nemesis.run(seconds)
+    told, project = nemesis.told, nemesis.project
+    print(
+        f"seed {SEED}: {dict(told.done)}, {told.reads} reads, {told.transfers} transfers, {told.trade}", file=sys.stderr
+    )
+    assert told.wrong == [], f"seed {SEED}, after {dict(told.done)}"
+    nemesis.heal()
+    project.ok("sink", "run", "--until-caught-up")
+    report = project.verify()
+    assert report["ok"], f"seed {SEED}, after {dict(told.done)}: {report}"
+    project.ok("fold")
+    assert project.verify()["ok"], "after a fold"
+    coordinates = landed(project)
+    assert len(coordinates) == len(set(coordinates)), "a record has landed twice"
+    newest = {(t, p): o for t, p, o in sorted(coordinates)}
+    in_kafka = {c for c in project.coordinates_in_kafka() if c[2] <= newest.get(c[:2], -1)}
+    assert in_kafka == set(coordinates), "a record is absent"
+    assert sum(told.done.values()) >= troubles
+    assert told.trade is not None
+    assert told.trade.transactions > 0
+    assert len(told.moments) > 1, "readers saw the lake move"
+
+
+def test_a_living_shop_survives_a_while_of_kills_pauses_and_restarts(nemesis: Nemesis) -> None:
+    survive(nemesis, 75, troubles=12)
+
+
+@pytest.mark.slow
+def test_a_living_shop_survives_kills_pauses_and_restarts_for_as_long_as_asked(nemesis: Nemesis) -> None:
+    survive(nemesis, MINUTES * 60, troubles=int(MINUTES * 5))
