@@ -116,6 +116,7 @@ def _prepared(
         source.name,
         config.captures,
         connector.decode_settings,
+        slot=connector.config.get("slot.name", "debezium"),
         progress=output.say,
     )
     return verifier, read_catalogue(dsn, chosen), connector

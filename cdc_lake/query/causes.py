@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from cdc_lake.project.limits import unsent
 from cdc_lake.query.found import Found
+from cdc_lake.query.losses import losses
 from cdc_lake.sqltext import ident
 
 
-def explain(found: Found) -> str | None:
-    """The causes that are known, in words; None when none is."""
+def explain(found: Found, slot: str | None = None) -> str | None:
+    """The causes that are known, in words; None when none is. `slot` is the connector's replication slot."""
     if found.table is None:
         return "the lake holds nothing of this table"
-    causes = [_unseen_columns(found)]
+    causes = [_unseen_columns(found), *losses(found, slot)]
     return "; ".join(c for c in causes if c) or None
 
 

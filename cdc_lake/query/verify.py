@@ -70,13 +70,17 @@ Mend = Callable[[Found], None]
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """Compares one source with its part of the lake. `settings` are the connector's modes, `dsn` an administrator's."""
+    """Compares one source with its part of the lake. `settings` are the connector's modes, `dsn` an administrator's.
+
+    `slot` is the connector's replication slot, which a report then looks at.
+    """
 
     dsn: str
     lake: Lake
     source: str
     captured: Callable[[TableId], bool]
     settings: Mapping[str, str]
+    slot: str | None = None
     memory_mb: int = 512
     progress: Callable[[str], None] = lambda _: None
 
@@ -149,7 +153,9 @@ class Verifier:
                 found = self._compare(con, side, state, entry, (position, cut))
                 table = found.report
                 if mend is not None or not table.ok:
-                    table.cause = _why(found, ahead=ahead, reached=reached, placed=bool(position or not mend))
+                    table.cause = _why(
+                        found, self.slot, ahead=ahead, reached=reached, placed=bool(position or not mend)
+                    )
                 if mend is not None and table.cause not in _MOVED:
                     mend(found)
                 self.progress(f"{table.table}: {table.rows_source:,} rows, {'equal' if table.ok else 'different'}")
@@ -194,7 +200,7 @@ class Verifier:
         return Found(comparison, comparison.run(), state, table, entry, side, *place)
 
 
-def _why(found: Found, *, ahead: bool, reached: bool, placed: bool) -> str | None:
+def _why(found: Found, slot: str | None, *, ahead: bool, reached: bool, placed: bool) -> str | None:
     """Why a table differs, as far as it is known; or what made it impossible to compare."""
     if ahead:
         return _AHEAD
@@ -204,7 +210,7 @@ def _why(found: Found, *, ahead: bool, reached: bool, placed: bool) -> str | Non
         return _NO_PLACE
     if found.report.ok:
         return None
-    known = explain(found)
+    known = explain(found, slot)
     return known if reached else "; ".join(filter(None, ("not landed yet", known)))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from deltalake import DeltaTable
+from kafka import KafkaProducer
 
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
@@ -120,3 +121,47 @@ def test_a_source_that_is_away_is_named_without_its_password(project: Project) -
     assert done.returncode == 1
     assert "127.0.0.1:9" in done.stderr
     assert "hunter2" not in done.stderr + done.stdout
+
+
+def _cause(project: Project, table: str) -> str:
+    report = json.loads(project.run("--json", "verify", table, "--wait", "1").stdout)
+    return str(report["tables"][0]["cause"])
+
+
+def test_a_difference_names_a_slot_that_is_gone(project: Project) -> None:
+    project.ok("connector", "delete", project.name, "--drop-slot")
+    _change(project, "UPDATE goods SET price = 1 WHERE id = 1")
+    assert f"the replication slot {project.name} is gone" in _cause(project, "goods")
+
+
+def test_a_difference_names_values_that_the_log_never_saw(project: Project) -> None:
+    _change(project, "ALTER TABLE goods ALTER name SET STORAGE EXTERNAL")
+    _change(
+        project,
+        f'ALTER PUBLICATION "{project.name}" DROP TABLE goods',
+        "INSERT INTO goods VALUES (70, repeat('long ', 2000), 1, '{}')",
+        f'ALTER PUBLICATION "{project.name}" ADD TABLE goods',
+        "UPDATE goods SET price = 2 WHERE id = 70",
+    )
+    project.ok("sink", "run", "--until-caught-up")
+    assert 'values that the log has never seen, for no event held them, in "name"' in _cause(project, "goods")
+
+
+def test_a_difference_names_what_the_connector_loses_of_the_type(project: Project) -> None:
+    _change(project, "ALTER TABLE goods ADD grid int[]", "UPDATE goods SET grid = '{{1,2},{3,4}}' WHERE id = 1")
+    project.ok("sink", "run", "--until-caught-up")
+    assert 'the connector\'s loss in "grid": an array of several dimensions' in _cause(project, "goods")
+
+
+def test_a_difference_names_dead_letters_of_the_table(project: Project) -> None:
+    producer = KafkaProducer(bootstrap_servers=project.bootstrap)
+    producer.send(f"{project.name}.public.goods", b"{broken", b'{"id":71}')
+    producer.close()
+    _change(
+        project,
+        f'ALTER PUBLICATION "{project.name}" DROP TABLE goods',
+        "INSERT INTO goods VALUES (71, 'lost', 1, '{}')",
+        f'ALTER PUBLICATION "{project.name}" ADD TABLE goods',
+    )
+    project.ok("sink", "run", "--until-caught-up")
+    assert "dead letters of it that wait for a decision: 1" in _cause(project, "goods")
