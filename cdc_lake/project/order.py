@@ -7,7 +7,7 @@ many of its rows as END counted. Everything up to a fold's cut is known to be co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from cdc_lake.land.tables import TRANSACTIONS
+from cdc_lake.project.dropped import Lack
 from cdc_lake.project.files import LogFiles, scan
 
 
@@ -38,6 +39,7 @@ class Cut:
     source_ts: datetime | None = None
     newest: int = 0
     waits: tuple[Wait, ...] = ()
+    dropped: int = 0
 
     @property
     def stalled(self) -> bool:
@@ -60,6 +62,7 @@ class Cut:
             "source_ts": self.source_ts.isoformat() if self.source_ts else None,
             "age_seconds": self.age_seconds,
             "behind": max(0, self.newest - self.position),
+            "dropped_letters": self.dropped,
             "waits_for": [
                 {"tx_id": w.tx_id, "table": w.table, "missing": w.missing, "expected": w.expected} for w in self.waits
             ],
@@ -109,14 +112,20 @@ def find_cut(
     landed: Mapping[str, int],
     floor: int,
     log: LogFiles | None,
+    excuse: Callable[[list[Lack]], list[Lack]] = lambda _: [],
 ) -> Cut:
     """The cut, at least `floor` (the greatest cut of a fold).
 
     `counts` (pos, name, n) says how many rows of each transaction above `floor` the log of each table holds; `landed`
     are the tables (`schema.name`) that have a log, each with the position up to which it was repaired: rows that miss
-    there are made up for. Tables without a log are not waited for.
+    there are made up for. Tables without a log are not waited for. `excuse` says which rows will never come.
     """
     _find_missing(con, ends, counts, landed, floor)
+    lacks = [Lack(*row) for row in con.execute("SELECT pos, name, missing FROM missing").fetchall()]
+    for lack in excuse(lacks) if lacks else []:
+        values = [lack.rows, lack.pos, lack.table]
+        con.execute("UPDATE missing SET missing = missing - ? WHERE pos = ? AND name = ?", values)
+    con.execute("DELETE FROM missing WHERE missing <= 0")
     first = _one(con, "SELECT min(pos) FROM missing")
     newest = _one(con, f"SELECT max(pos) FROM {ends}") or floor
     bound = "" if first is None else f" AND pos < {first}"

@@ -16,6 +16,8 @@ from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import (
     current_path,
+    dead_letters_path,
+    decisions_path,
     list_tables,
     local_path,
     log_path,
@@ -28,6 +30,7 @@ from cdc_lake.land.tables import LOG
 from cdc_lake.project.base import Base, placed_base, read_base
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.current import View
+from cdc_lake.project.dropped import Letter, excused, read_letters
 from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
@@ -125,10 +128,26 @@ def read_source(
     landed = {str(s.table): s.tail for s in sound if captured(s.table)}
     count_rows(con, counts, ends, list(landed.items()), floor)
     repaired = {name: tail.facts.repaired for name, tail in landed.items()}
-    cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions)
+    letters = _letters(con, lake, source)
+    logs = [(str(s.table), frozenset(t for t, _ in s.log.positions), s.tail.relation) for s in sound if s.tail.files]
+    cut = find_cut(
+        con,
+        ends,
+        counts,
+        landed=repaired,
+        floor=floor,
+        log=transactions,
+        excuse=lambda lacks: excused(con, ends, lacks, letters, logs),
+    )
+    cut = replace(cut, dropped=sum(x.dropped for x in letters))
     shaped = _with_shapes(con, lake, source, states)
     tables = tuple(with_own_runs(con, s, ends, cut.position) for s in shaped)
     return SourceState(lake, source, tables, transactions, ends, after, cut)
+
+
+def _letters(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> list[Letter]:
+    letters, decisions = (lake.open(p(lake.root, source)) for p in (dead_letters_path, decisions_path))
+    return read_letters(con, letters, decisions)
 
 
 def with_own_runs(con: duckdb.DuckDBPyConnection, state: TableState, ends: str, cut: int) -> TableState:

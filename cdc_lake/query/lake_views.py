@@ -52,6 +52,7 @@ _CUT = pa.schema(
         ("source_ts", pa.timestamp("us", tz="UTC")),
         ("newest", pa.int64()),
         ("stalled", pa.bool_()),
+        ("dropped_letters", pa.int64()),
         ("waits_for", pa.list_(_WAIT)),
     ]
 )
@@ -131,6 +132,7 @@ def _cut_row(source: str, cut: Cut) -> dict[str, object]:
         "source_ts": cut.source_ts,
         "newest": cut.newest,
         "stalled": cut.stalled,
+        "dropped_letters": cut.dropped,
         "waits_for": [
             {"tx_id": w.tx_id, "table": w.table, "missing": w.missing, "expected": w.expected} for w in cut.waits
         ],

@@ -41,6 +41,13 @@ def current(folder: Path) -> list[tuple[Any, ...]]:
     return rows
 
 
+def cut(folder: Path) -> tuple[Any, ...]:
+    con = cdc_lake.connect(Config(root=folder, tables={"*.*": Table()}))
+    row = con.execute("SELECT stalled, dropped_letters FROM lake.cut").fetchone()
+    con.close()
+    return row or ()
+
+
 def letters(folder: Path) -> DeadLetters:
     return DeadLetters(str(folder / "lake"), SOURCE)
 
@@ -99,6 +106,24 @@ def test_a_dropped_letter_is_kept_and_waits_no_longer(lake: Path) -> None:
 
 def _fields(letter: Any) -> dict[str, Any]:
     return {name: getattr(letter, name) for name in letter.__slots__}
+
+
+def test_the_cut_goes_on_without_a_letter_that_was_dropped_and_says_how_many_there_are(tmp_path: Path) -> None:
+    kafka = MemoryKafka()
+    kafka.create_topic(ORDERS)
+    kafka.create_topic("pos.transaction")
+    for n in (1, 2, 3):
+        kafka.produce(ORDERS, 0, *event("orders", {"id": n, "n": n}, tx=(str(n), 1)))
+        kafka.produce(ORDERS, 0, b'{"id":9}', b"{broken" if n > 1 else b'{"id":1}')
+        kafka.produce("pos.transaction", 0, *end(str(n), {"public.orders": 2 if n > 1 else 1}))
+    make_sink(kafka, tmp_path).run(until_caught_up=True)
+    store = letters(tmp_path)
+    every = store.all()
+    assert (current(tmp_path), cut(tmp_path)) == ([(1, 1)], (True, 0))
+    store.decide([x for x in every if x.offset == 5], DROPPED)
+    assert (current(tmp_path), cut(tmp_path)) == ([(1, 1)], (True, 1))
+    store.decide([x for x in every if x.offset < 5], DROPPED)
+    assert (current(tmp_path), cut(tmp_path)) == ([(1, 1), (2, 2), (3, 3)], (False, len(every)))
 
 
 def test_the_cut_waits_for_a_dead_letter_of_its_transaction(tmp_path: Path) -> None:
