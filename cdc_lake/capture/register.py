@@ -12,7 +12,7 @@ Every step does only what is missing, so registering again, also after an interr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,10 @@ def register(config: Config, file: Path, *, seconds: float = WAIT_SECONDS, say: 
         else:
             _tell_difference(wanted.name, difference, "differs from what runs", say)
         return _submit(
-            _Session(client, connection, wanted, say), difference, is_known=running is not None, wait=seconds
+            _Session(client, connection, wanted, say, _new_tables(wanted, running)),
+            difference,
+            is_known=running is not None,
+            wait=seconds,
         )
 
 
@@ -130,6 +133,16 @@ class _Session:
     connection: Connection
     wanted: Wanted
     say: Say
+    new_tables: tuple[TableId, ...]
+
+
+def _new_tables(wanted: Wanted, running: Mapping[str, str] | None) -> tuple[TableId, ...]:
+    """Tables that join: new in the publication, or known there by another name until now."""
+    before = (running or {}).get("table.include.list", "").split(",")
+    listed = {t.id for t in wanted.survey.tables if submit.table_pattern(t.id) in before}
+    # A list that names none of them one by one is not ours: which tables it means is not known.
+    joined = {t.id for t in wanted.survey.tables} - listed if listed else set()
+    return tuple(sorted(joined | set(wanted.plan.added_tables)))
 
 
 def _submit(session: _Session, difference: submit.Difference, *, is_known: bool, wait: float) -> Registration:
@@ -156,7 +169,7 @@ def _submit(session: _Session, difference: submit.Difference, *, is_known: bool,
 def _snapshot_new_tables(session: _Session) -> tuple[TableId, ...]:
     """Existing rows of a table that joins a capture are in no change, so they are asked for."""
     wanted = session.wanted
-    new = wanted.plan.added_tables
+    new = session.new_tables
     if wanted.survey.slot is None or not new:
         return ()  # the first snapshot reads all tables
     keyed = {t.id for t in wanted.survey.tables if t.has_key}

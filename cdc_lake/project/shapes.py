@@ -46,13 +46,18 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """`target` is what readers see. `written` are the other ways rows were written; all else is read as `target`."""
+    """`target` is what readers see. `written` are the other ways rows were written; all else is read as `target`.
+
+    `folds` are the ways in which a fold may be laid out, by number, `layout` is the number of a fold that is made now.
+    `old_keys` are other keys that rows were sent under: the log does not tell which of them are rows of today's key.
+    """
 
     target: TableSchema
     written: tuple[Written, ...] = ()
     placeholder: str = ""
     folds: Mapping[int, Written] = field(default_factory=dict)
     layout: int = 0
+    old_keys: tuple[tuple[str, ...], ...] = ()
 
     @property
     def unsure(self) -> list[str]:
@@ -211,7 +216,15 @@ def resolve_shapes(
         placeholder,
         {_layout(i, t): Written(t, (), _places(t, i, lineage, newest, target)) for i, t in targets.items()},
         _layout(newest, targets[newest]),
+        _old_keys([known[i] for i in wires], target),
     )
+
+
+def _old_keys(versions: Sequence[TableSchema], target: TableSchema) -> tuple[tuple[str, ...], ...]:
+    """A key is told by the names of its columns: so it is written beside each event."""
+    keys = dict.fromkeys(tuple(c.name for c in v.key_columns) for v in versions)
+    now = tuple(c.name for c in target.key_columns)
+    return tuple(k for k in keys if k and k != now)
 
 
 def _read(table: TableId, row: SchemaRow, catalogue: TableSchema | None) -> TableSchema:
