@@ -141,7 +141,7 @@ class Simulation:
         config = Config(root=self.folder, sink=chosen, tables={"*.*": Table()})
         topic = CONNECTOR.transaction_topic
         landing = Landing(config.lake_uri, SOURCE, transaction_topic=topic, pool=inline, store=self.store)  # type: ignore[arg-type]
-        broker = self.kafka.broker(max_records=self.chance.choice([3, 10, 500]))
+        broker = self.kafka.broker(max_records=self.chance.choice([2, 5, 20, 500]))
         decoder = Decoder(transaction_topic=topic, home=landing.home, duck=_engine("decode").cursor())
         return Sink(config, CONNECTOR, broker, landing, worker=inline, decoder=decoder)
 

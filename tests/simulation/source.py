@@ -37,7 +37,7 @@ class KafkaFeed(Feed):
             self.place(table, event)
             if self.chance.random() < 0.03:
                 self.place(table, event)
-            if self.chance.random() < 0.03:
+            if self.chance.random() < 0.1:
                 self._spoil(table)
         self._mark("END", tx_id, counts)
 
@@ -47,7 +47,9 @@ class KafkaFeed(Feed):
         partition = sum((key or "").encode()) % self.partitions
         headers = [(n, v.encode()) for n, v in json.loads(event["__headers"] or "{}").items()]
         key_bytes = None if key is None else f'{{"schema":{_KEY_SCHEMA},"payload":{key}}}'.encode()
-        self.kafka.produce(topic, partition, key_bytes, _value(table, event), headers=headers)
+        # LSNs of a transaction's rows lie among those of others: nothing may be told from them.
+        lsn = self.chance.randrange(10**6) if event["__tx_id"] else event["__lsn"]
+        self.kafka.produce(topic, partition, key_bytes, _value(table, {**event, "__lsn": lsn}), headers=headers)
         if event["__op"] == "d" and key:
             self.kafka.produce(topic, partition, key_bytes, None)
         if self.chance.random() < 0.05:  # the marker of a Kafka transaction, or what compaction took
