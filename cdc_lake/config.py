@@ -69,6 +69,10 @@ class Lake(_Section):
         default="./lake", description="a folder, or any URI that delta-rs takes, such as `s3://bucket/lake`"
     )
     options: dict[str, str] = Field(default_factory=dict, description="storage options of delta-rs", repr=False)
+    single_writer: bool = Field(
+        default=False,
+        description="land also where one commit may overwrite another: you answer for one writer at a time",
+    )
 
 
 class Sink(_Section):

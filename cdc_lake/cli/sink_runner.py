@@ -14,13 +14,16 @@ from types import FrameType
 from cdc_lake import tuning
 from cdc_lake.capture.catalogue import read_catalogue
 from cdc_lake.capture.columns import read_columns
+from cdc_lake.checks import Status
 from cdc_lake.cli import output
 from cdc_lake.config import Config, Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.consume import open_broker
-from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError
+from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError, LakeError
 from cdc_lake.events import TableId
+from cdc_lake.land.check_store import check_probe
 from cdc_lake.land.landing import Landing
+from cdc_lake.land.probe import probe, unsafe_switch
 from cdc_lake.pipeline import Progress, Sink, catalogue_entries
 
 _LINE_SECONDS_TERMINAL = 0.5
@@ -39,6 +42,7 @@ def run_sinks(
         # A broker that is away makes them write a line for each attempt; our state and errors say it once, in words.
         logging.getLogger(client).setLevel(logging.DEBUG if output.verbosity() >= 2 else logging.CRITICAL)
     tuning.for_landing()
+    require_safe_store(config)
     sinks = [build_sink(config, source, tables=tables, accept_gap=accept_gap) for source in config.all_sources]
     stopper = _Stopper(sinks)
     stopper.install()
@@ -62,6 +66,28 @@ def run_sinks(
     if errors:
         raise errors[0]
     return stopper.interrupted, [sink.progress for sink in sinks]
+
+
+def require_safe_store(config: Config) -> None:
+    """Refuse a store where one commit may overwrite another: landing each change once stands on that it cannot.
+
+    A store that cannot be written at all is left to the first commit, which says so. Raises LakeError, unless the
+    configuration insists with `lake.single_writer`.
+    """
+    if config.lake.single_writer:
+        return
+    options = config.lake.options or None
+    found = probe(config.lake_uri, config.all_sources[0].name, options)
+    if found.error:
+        return
+    for check in check_probe(config.lake_uri, found, unsafe_switch(options, os.environ)):
+        if check.status is Status.FAIL:
+            raise LakeError(
+                f"The lake's store is not fit for a sink: {check.found}.",
+                why=check.why,
+                next=f"{check.fix}; or answer for one writer at a time: `lake: {{single_writer: true}}`",
+                code="store_overwrites",
+            )
 
 
 def build_sink(config: Config, source: Source, *, tables: str | None = None, accept_gap: str | None = None) -> Sink:
