@@ -2,10 +2,10 @@
 
 ::
 
-    poll ──▶ buffer ──▶ flush (one at a time, on its own thread) ──▶ decode ──▶ land ──▶ commit group offsets
+    poll ──▶ buffer ──▶ decode (one ahead, on its own thread) ──▶ land (one at a time, too) ──▶ commit group offsets
 
-The loop's thread polls and fills a buffer while the flush thread works on the one before. When both are full the
-partitions are paused; polling goes on, so that the group keeps its member.
+The loop's thread polls and fills a buffer while the round before is decoded and the one before that is landed. When
+all are full the partitions are paused; polling goes on, so that the group keeps its member.
 """
 
 from __future__ import annotations
@@ -80,6 +80,15 @@ class _Buffer:
         self.nbytes += batch.nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """Batches that are being decoded, and will be landed next."""
+
+    batches: list[RecordBatch]
+    nbytes: int
+    decoded: Future[Decoded]
+
+
 class Sink:
     """Lands every record of one source's topics, exactly once, until it is told to stop.
 
@@ -114,12 +123,14 @@ class Sink:
         self._positions: dict[TopicPartition, int] = {}
         self._flush: Future[Landed] | None = None
         self._flushing: Sequence[RecordBatch] = ()
+        self._ahead: _Decoding | None = None
         self._paused = False
         self._next_catalogue = 0.0
         self._next_lag = time.monotonic() + _LAG_SECONDS
         self._next_look = time.monotonic() + 2.0
         self._stop = threading.Event()
-        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="land")
+        self._decoding = worker or ThreadPoolExecutor(1, thread_name_prefix="decode")
         self.progress = Progress()
         limit_mb = config.sink.memory_mb * _BUFFER_SHARE
         self._limit = int(limit_mb * 1_000_000)
@@ -149,6 +160,7 @@ class Sink:
                     on_progress(self.progress)
             self._drain()
         finally:
+            self._decoding.shutdown(wait=True)
             self._worker.shutdown(wait=True)
             self._broker.close()
             self._landing.close()
@@ -207,14 +219,17 @@ class Sink:
         self._settle_done()
 
     def _full(self) -> bool:
-        return self._buffer.nbytes >= self._limit and self._flush is not None
+        ahead = self._ahead.nbytes if self._ahead is not None else 0
+        return self._buffer.nbytes + ahead >= self._limit and self._flush is not None
 
     def _settle_done(self) -> None:
-        """Take note of a flush that is done, and start the next one when it is due."""
+        """Take note of a flush that is done, start the next one when it is due, and decode what comes after it."""
         if self._flush is not None and self._flush.done():
             self._settle()
-        if self._flush is None and self._due():
+        if self._flush is None and (self._ahead is not None or self._due()):
             self._start_flush()
+        if self._flush is not None and self._ahead is None and self._buffer.nbytes >= self._flush_bytes:
+            self._ahead = self._decode()
 
     def _measure_lag(self) -> None:
         if time.monotonic() < self._next_lag or self._broker.state != CONNECTED:
@@ -233,11 +248,14 @@ class Sink:
         waited = time.monotonic() - self._buffer.since
         return self._buffer.nbytes >= self._flush_bytes or waited >= self._config.sink.flush_seconds
 
+    def _decode(self) -> _Decoding:
+        buffer, self._buffer = self._buffer, _Buffer()
+        return _Decoding(buffer.batches, buffer.nbytes, self._decoding.submit(self._decoder.decode, buffer.batches))
+
     def _start_flush(self) -> None:
-        batches = self._buffer.batches
-        self._buffer = _Buffer()
-        self._flushing = batches
-        self._flush = self._worker.submit(self._land, batches)
+        work, self._ahead = self._ahead or self._decode(), None
+        self._flushing = work.batches
+        self._flush = self._worker.submit(self._land, work)
 
     def _settle(self) -> None:
         """Wait for the flush under way and take note of what it did; raises what it raised."""
@@ -259,9 +277,9 @@ class Sink:
         self._broker.commit(done)
         reach("sink:after-broker-commit")
 
-    def _land(self, batches: Sequence[RecordBatch]) -> Landed:
-        spans = _spans(batches)
-        decoded = self._decoder.decode(batches)
+    def _land(self, work: _Decoding) -> Landed:
+        spans = _spans(work.batches)
+        decoded = work.decoded.result()
         rows = [t for t in decoded.tables if self._captured(t.table)]
         rows, schemas = self._described(rows, decoded)
         return self._landing.commit(
@@ -276,7 +294,7 @@ class Sink:
 
     def _drain(self) -> None:
         self._settle()
-        if self._buffer.batches:
+        while self._ahead is not None or self._buffer.batches:
             self._start_flush()
             self._settle()
 
@@ -362,6 +380,8 @@ class Sink:
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
         gone = set(partitions)
         self._held -= gone
+        if self._ahead is not None:  # what is left of it is decoded again
+            self._buffer.batches[:0], self._ahead = self._ahead.batches, None
         kept = [b for b in self._buffer.batches if b.tp not in gone]
         self._buffer.batches, self._buffer.nbytes = kept, sum(b.nbytes for b in kept)
 
