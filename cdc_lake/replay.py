@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdc_lake.connector_file import ConnectorFile
+from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import REPLAYED, DeadLetters, Letter
@@ -44,7 +45,10 @@ def replay(
         if dry_run:
             done.append(Replayed(letter.id, "would replay", part.table))
             continue
+        reach("dlq:before-put-back")
         fresh = letters.put_back(letter, part.table, part.rows)
+        reach("dlq:after-put-back")
         letters.decide([letter], REPLAYED)
+        reach("dlq:after-decision")
         done.append(Replayed(letter.id, "replayed" if fresh else "present", part.table))
     return done

@@ -131,6 +131,7 @@ class Landing:
             self._schemas.append(work.schemas, [])
         bad = set(work.dead["topic"].to_pylist()) if work.dead is not None else set()
         self._declare(work, bad, landed)
+        reach("land:before-dead-letters")
         self._commit_dead(work, bad, landed)
         reach("land:after-dead-letters")
         self._commit_tables(work, landed)

@@ -86,6 +86,13 @@ def stack() -> Iterator[RunningStack]:
 @pytest.fixture
 def database(stack: RunningStack) -> Iterator[Database]:
     """A fresh database, dropped with its replication slots when the test is over."""
+    with fresh_database(stack) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def fresh_database(stack: RunningStack) -> Iterator[Database]:
+    """An empty database for as long as the block lasts."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(stack.dsn, autocommit=True) as admin:
         admin.execute(f"create database {ident(name)}".encode())
