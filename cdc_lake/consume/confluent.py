@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from cdc_lake.consume import failures
 from cdc_lake.consume.broker import Assignment, PartitionInfo
-from cdc_lake.consume.columns import header_json, record_batch, without_prefix
+from cdc_lake.consume.columns import header_json, record_batch
 from cdc_lake.consume.group import GroupBroker
 from cdc_lake.consume.options import LIBRDKAFKA_NAMES, for_confluent, unknown_option, warn_if_readable_by_others
 from cdc_lake.errors import CdcLakeError, ConfigError, UnavailableError
@@ -101,7 +101,6 @@ class ConfluentBroker(GroupBroker):
         self._refusal: CdcLakeError | None = None
         self._closed = False
         self._poll_records = _POLL_RECORDS
-        self._prefixes: dict[TopicPartition, bytes] = {}
         try:
             self._consumer = Consumer({**settings, "error_cb": self._on_error}, logger=_library_log)
             self._admin = AdminClient({**given, "bootstrap.servers": bootstrap}, logger=_library_log)
@@ -180,8 +179,7 @@ class ConfluentBroker(GroupBroker):
             self._begin({tp: start})  # on its way when the partition was sought: read from there, to be sure
             return None
         self._positions[tp] = offsets[-1] + 1
-        prefix, values = without_prefix(list(map(_message.value, messages)), self._prefixes.get(tp, b""))
-        self._prefixes[tp] = prefix
+        prefix, values = self._without_prefix(tp, list(map(_message.value, messages)))
         headers = list(map(_message.headers, messages)) if any(map(_message.headers, messages)) else None
         return record_batch(
             tp,

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 
 from cdc_lake.consume.broker import CONNECTED, Assignment, PartitionInfo
+from cdc_lake.consume.columns import without_prefix
 from cdc_lake.events import RecordBatch, TopicPartition
 
 
@@ -28,6 +29,7 @@ class GroupBroker(ABC):
         self._paused: set[TopicPartition] = set()
         self._ready: list[RecordBatch] = []
         self._trouble = ""
+        self._prefixes: dict[TopicPartition, bytes] = {}
 
     @property
     def state(self) -> str:
@@ -41,6 +43,11 @@ class GroupBroker(ABC):
         self._settle()
         ready, self._ready = self._ready, []
         return ready
+
+    def _without_prefix(self, tp: TopicPartition, values: list[bytes | None]) -> tuple[bytes, list[bytes | None]]:
+        prefix, rest = without_prefix(values, self._prefixes.get(tp, b""))
+        self._prefixes[tp] = prefix
+        return prefix, rest
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Return no more records of these partitions until `resume`."""

@@ -140,6 +140,7 @@ class KafkaPythonBroker(GroupBroker):
                     self._begin({tp: position})
                 continue
             self._positions[tp] = chunk.end
+            prefix, values = self._without_prefix(tp, chunk.values)
             yield record_batch(
                 tp,
                 chunk.start,
@@ -147,7 +148,8 @@ class KafkaPythonBroker(GroupBroker):
                 offsets=chunk.offsets,
                 timestamps=chunk.timestamps,
                 keys=chunk.keys,
-                values=chunk.values,
+                values=values,
+                prefix=prefix,
                 headers=chunk.headers,
             )
 
