@@ -25,8 +25,8 @@ lint: env ## style and strict types
 	@$(PYTHON_IN) -m mypy
 	@$(PYTHON_IN) -m mypy scripts deploy/compose
 
-soak: env ## the tests that take minutes each
-	@$(PYTHON_IN) -m pytest -q -m slow
+soak: env ## the tests that take long; MINUTES=30 is how long the living shop has to survive (NEMESIS=… its seed)
+	@MINUTES=$(or $(MINUTES),30) $(PYTHON_IN) -m pytest -q -s -m slow
 
 env: ## the development environment in .venv, from requirements.lock
 	@scripts/environment.sh dev

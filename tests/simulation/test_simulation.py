@@ -47,3 +47,9 @@ def test_every_kind_of_fault_happens() -> None:
     wanted |= {f"the store failed {step}" for step in ("before the data file", "before the commit", "after the commit")}
     wanted |= {"killed between steps", "rebalance", "a late writer was fenced"}
     assert wanted <= seen.keys()
+
+
+@pytest.mark.slow
+def test_the_promises_hold_in_many_more_runs() -> None:
+    for seed in range(COUNT, COUNT + 20_000):
+        simulate(seed)
