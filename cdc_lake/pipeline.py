@@ -11,7 +11,6 @@ all are full the partitions are paused; polling goes on, so that the group keeps
 from __future__ import annotations
 
 import fnmatch
-import json
 import logging
 import re
 import threading
@@ -19,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
@@ -384,11 +382,6 @@ class Sink:
             self._buffer.batches[:0], self._ahead = self._ahead.batches, None
         kept = [b for b in self._buffer.batches if b.tp not in gone]
         self._buffer.batches, self._buffer.nbytes = kept, sum(b.nbytes for b in kept)
-
-
-def catalogue_entries(entries: Sequence[Mapping[str, Any]]) -> dict[TableId, str]:
-    """The source catalogue's tables as the JSON text that the lake records as their schema."""
-    return {TableId(e["schema"], e["table"]): json.dumps(e, ensure_ascii=False) for e in entries}
 
 
 def _spans(batches: Sequence[RecordBatch]) -> list[Span]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -81,3 +82,8 @@ def read_catalogue(dsn: str, tables: Sequence[TableId] | None = None) -> list[di
         entry = found.setdefault((table["schema"], table["table"]), {**table, "columns": []})
         entry["columns"].append(row)
     return list(found.values())
+
+
+def catalogue_entries(entries: Sequence[Mapping[str, Any]]) -> dict[TableId, str]:
+    """The source catalogue's tables as the JSON text that the lake records as their schema."""
+    return {TableId(e["schema"], e["table"]): json.dumps(e, ensure_ascii=False) for e in entries}

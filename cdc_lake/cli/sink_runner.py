@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from cdc_lake import tuning
-from cdc_lake.capture.catalogue import read_catalogue
+from cdc_lake.capture.catalogue import catalogue_entries, read_catalogue
 from cdc_lake.capture.columns import read_columns
 from cdc_lake.checks import Status
 from cdc_lake.cli import output
@@ -24,7 +24,7 @@ from cdc_lake.events import TableId
 from cdc_lake.land.check_store import check_probe
 from cdc_lake.land.landing import Landing
 from cdc_lake.land.probe import probe, unsafe_switch
-from cdc_lake.pipeline import Progress, Sink, catalogue_entries
+from cdc_lake.pipeline import Progress, Sink
 
 _LINE_SECONDS_TERMINAL = 0.5
 _LINE_SECONDS_PIPE = 10.0
