@@ -19,7 +19,8 @@ from cdc_lake.capture.postgres import explain_statement, open_source
 from cdc_lake.events import TableId
 
 _COLUMNS = """
-SELECT n.nspname AS schema, c.relname AS table, c.oid::bigint AS oid, a.attnum::int AS number, a.attname AS name,
+SELECT n.nspname AS schema, c.relname AS table, c.oid::bigint AS oid, c.relnatts::int AS last,
+       a.attnum::int AS number, a.attname AS name,
        (a.attmissingval::text::text[])[1] AS missing, (array_to_json(a.attmissingval) -> 0)::text AS missing_json,
        NOT a.atthasmissing AND (a.atthasdef OR a.attidentity <> '' OR a.attnotnull) AS unsure
 FROM pg_class c
@@ -42,9 +43,10 @@ WHERE t.isleaf ORDER BY t.relid DESC
 def read_columns(dsn: str, tables: Sequence[TableId]) -> dict[TableId, str]:
     """What the catalogue says now of the columns of `tables`, as the JSON text that the lake records.
 
-    `{"oid": …, "columns": [{"number", "name", "missing", "missing_json", "unsure"}]}`: `missing` is what older rows
-    show as PostgreSQL prints it (UTC, ISO), `missing_json` the same as JSON; `unsure` says that nothing tells what they
-    show. What does not apply is left out; a table that does not exist is absent.
+    `{"oid", "last", "columns": [{"number", "name", "missing", "missing_json", "unsure"}]}`: `missing` is what older
+    rows show as PostgreSQL prints it (UTC, ISO), `missing_json` the same as JSON; `unsure` says that nothing tells what
+    they show; `last` is the highest number of all, dropped ones too. What does not apply is left out; a table that does
+    not exist is absent.
 
     Raises UnavailableError or SourceError as `open_source` does.
     """
@@ -55,8 +57,8 @@ def read_columns(dsn: str, tables: Sequence[TableId]) -> dict[TableId, str]:
             cursor.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'")
             for row in cursor.execute(_COLUMNS, wanted).fetchall():
                 table = TableId(row.pop("schema"), row.pop("table"))
-                entry = found.setdefault(table, {"oid": row.pop("oid"), "columns": []})
-                row.pop("oid", None)
+                entry = found.setdefault(table, {"oid": row["oid"], "last": row["last"], "columns": []})
+                del row["oid"], row["last"]
                 entry["columns"].append({k: v for k, v in row.items() if v is not None and v is not False})
             for entry in found.values():
                 _of_partitions(cursor, entry)

@@ -11,10 +11,12 @@ from dataclasses import replace
 import duckdb
 
 from cdc_lake.errors import LakeError
+from cdc_lake.project.base import placed_base
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.moments import Calendar, MomentError, find_position
 from cdc_lake.project.order import load_ends
 from cdc_lake.project.runs import find_runs, relation_of
+from cdc_lake.project.shapes import resolve_shapes
 from cdc_lake.project.snapshot import SourceState, TableState, with_own_runs
 from cdc_lake.project.tail import REPAIR, RUN, Facts, Tail, placed, survey
 from cdc_lake.project.timeline import timeline_sql
@@ -45,6 +47,7 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
     tables = [_rewound(t) if t.checkpoint.cut > cut.position else t for t in state.tables]
     facts = survey(con, [t.tail for t in tables])
     tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
+    tables = [_in_its_shape(con, t, ends, cut.position) for t in tables]
     tables = [with_own_runs(con, t, ends, cut.position) for t in tables]
     checked = tuple(_checked(con, t, ends, cut.position, moment) for t in tables)
     return replace(state, tables=checked, ends=ends, after=0, cut=cut, past=True)
@@ -53,6 +56,21 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
 def _rewound(table: TableState) -> TableState:
     """The table as if it had never been folded."""
     return replace(table, base=None, checkpoint=Checkpoint(), tail=Tail(tuple(table.log.paths)))
+
+
+def _in_its_shape(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, position: int) -> TableState:
+    """The table with the columns that it had at the position, as far as its rows tell."""
+    versions = {v.schema_id for v in table.versions if v.kind == "connect"}
+    if table.error is not None or len(versions) < 2:
+        return table
+    whole = Tail(tuple(table.log.paths), facts=Facts(1, 1))
+    rows = placed(whole, ends, position, ["__schema_id AS sid"], where=f"__schema_id IS NOT NULL AND NOT {REPAIR}")
+    row = con.execute(f"SELECT sid FROM ({rows}) ORDER BY pos_tx DESC, pos_order DESC, off DESC LIMIT 1").fetchone()
+    if row is None or row[0] not in versions:
+        return table
+    shapes = resolve_shapes(table.table, table.versions, row[0], lambda: ([], []))
+    base = placed_base(replace(table.base, written=None), shapes) if table.base is not None else None
+    return replace(table, shapes=shapes, base=base)
 
 
 def _checked(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, position: int, moment: str) -> TableState:

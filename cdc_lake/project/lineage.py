@@ -37,6 +37,7 @@ class Told:
     numbers: Mapping[str, int]
     missing: Mapping[int, tuple[str, str]]
     unsure: frozenset[int]
+    last: int
 
 
 def read_told(definition: str) -> Told:
@@ -48,7 +49,28 @@ def read_told(definition: str) -> Told:
         {c["name"]: c["number"] for c in columns},
         {c["number"]: (c["missing"], c["missing_json"]) for c in columns if "missing" in c},
         frozenset(c["number"] for c in columns if c.get("unsure")),
+        entry.get("last") or max((c["number"] for c in columns), default=0),
     )
+
+
+def numbers_of(fields: Sequence[str], told: Told) -> dict[str, int]:
+    """The column numbers of a version's `fields`, which are in the order of their numbers.
+
+    What was told later than the version was made may know a field by another name, or not at all any more. Fields
+    between two that are known have the numbers between theirs when there are just as many of those.
+    """
+    found = {n: told.numbers[n] for n in fields if n in told.numbers}
+    taken, gap, low = set(found.values()), list[str](), 0
+    for name in (*fields, None):
+        if name is not None and name not in found:
+            gap.append(name)
+            continue
+        high = found[name] if name is not None else told.last + 1
+        free = [n for n in range(low + 1, high) if n not in taken]
+        if len(free) == len(gap):
+            found |= dict(zip(gap, free, strict=True))
+        gap, low = [], high
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +83,8 @@ class Lineage:
     def identity(self, version: str, name: str) -> Identity | None:
         """The column that `version` calls `name`; None when nobody ever said.
 
-        What was told later than the version was made may not know the name any more: then the nearest version that
-        has the name answers, an earlier one first.
+        Where what was told of the version does not say it, the nearest version that has the name answers, an earlier
+        one first.
         """
         order = list(self.fields)
         place = order.index(version)
@@ -70,8 +92,9 @@ class Lineage:
             if name not in self.fields[near]:
                 return None
             for told in reversed(self.told.get(near, ())):
-                if name in told.numbers:
-                    return told.table, told.numbers[name]
+                number = numbers_of(self.fields[near], told).get(name)
+                if number is not None:
+                    return told.table, number
         return None
 
     def field_of(self, version: str, target: str, name: str) -> str | None:

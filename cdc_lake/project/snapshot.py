@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +30,7 @@ from cdc_lake.land.tables import LOG
 from cdc_lake.project.base import Base, placed_base, read_base
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.current import View
-from cdc_lake.project.dropped import Letter, excused, read_letters
+from cdc_lake.project.dropped import Lack, Letter, excused, read_letters
 from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
@@ -46,7 +46,10 @@ _SAMPLE = 200
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A table: its log, its fold (None before the first), and what lies between. With an `error` it cannot be shown."""
+    """A table: its log, its fold (None before the first), and what lies between. With an `error` it cannot be shown.
+
+    `versions` is what was recorded of the shapes of its rows.
+    """
 
     table: TableId
     log: LogFiles
@@ -55,6 +58,7 @@ class TableState:
     tail: Tail
     shapes: Shapes | None = None
     error: CdcLakeError | None = None
+    versions: tuple[SchemaRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +133,8 @@ def read_source(
     count_rows(con, counts, ends, list(landed.items()), floor)
     repaired = {name: tail.facts.repaired for name, tail in landed.items()}
     letters = _letters(con, lake, source)
-    logs = [(str(s.table), frozenset(t for t, _ in s.log.positions), s.tail.relation) for s in sound if s.tail.files]
-    cut = find_cut(
-        con,
-        ends,
-        counts,
-        landed=repaired,
-        floor=floor,
-        log=transactions,
-        excuse=lambda lacks: excused(con, ends, lacks, letters, logs),
-    )
+    excuse = _excuse(con, ends, sound, letters)
+    cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions, excuse=excuse)
     cut = replace(cut, dropped=sum(x.dropped for x in letters))
     shaped = _with_shapes(con, lake, source, states)
     tables = tuple(with_own_runs(con, s, ends, cut.position) for s in shaped)
@@ -148,6 +144,14 @@ def read_source(
 def _letters(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> list[Letter]:
     letters, decisions = (lake.open(p(lake.root, source)) for p in (dead_letters_path, decisions_path))
     return read_letters(con, letters, decisions)
+
+
+def _excuse(
+    con: duckdb.DuckDBPyConnection, ends: str, sound: Sequence[TableState], letters: Sequence[Letter]
+) -> Callable[[list[Lack]], list[Lack]]:
+    """Which missing rows are letters that were dropped; see `dropped.excused`."""
+    logs = [(str(s.table), frozenset(t for t, _ in s.log.positions), s.tail.relation) for s in sound if s.tail.files]
+    return lambda lacks: excused(con, ends, lacks, letters, logs)
 
 
 def with_own_runs(con: duckdb.DuckDBPyConnection, state: TableState, ends: str, cut: int) -> TableState:
@@ -277,7 +281,8 @@ def _with_shapes(
             rows = recorded.get(state.table, [])
             newest = _newest_schema(con, state.log)
             shapes = resolve_shapes(state.table, rows, newest, partial(_sample, con, state.log))
-            shaped.append(replace(state, shapes=shapes, base=placed_base(state.base, shapes)))
+            base = placed_base(state.base, shapes)
+            shaped.append(replace(state, shapes=shapes, base=base, versions=tuple(rows)))
         except CdcLakeError as error:
             shaped.append(replace(state, error=error))
         except duckdb.Error as error:

@@ -15,7 +15,19 @@ from tests.integration.conftest import RunningStack, wait_for
 from tests.projects import Project, make_project
 
 Change = Callable[..., None]
-NAMES = ("added", "dropped", "renamed", "widened", "shortened", "converted", "forgot", "rekeyed", "old_name", "reborn")
+NAMES = (
+    "shaped",
+    "added",
+    "dropped",
+    "renamed",
+    "widened",
+    "shortened",
+    "converted",
+    "forgot",
+    "rekeyed",
+    "old_name",
+    "reborn",
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +114,31 @@ def test_an_added_column_shows_its_default_in_the_rows_that_were_there(shop: Pro
     )
     assert_equal(shop, "added")
     assert shop.query("SELECT list(x ORDER BY id) AS x FROM added") == [{"x": [7, 7, 7, 7, 7, 8]}]
+
+
+def test_a_past_moment_has_the_columns_of_that_moment(shop: Project, change: Change) -> None:
+    shown, moments = [], []
+    with psycopg.connect(shop.dsn, autocommit=True) as source:
+        for statement in (
+            "UPDATE shaped SET n = 10 WHERE id = 1",
+            "ALTER TABLE shaped ADD COLUMN x int DEFAULT 7; UPDATE shaped SET n = 20 WHERE id = 2",
+            "ALTER TABLE shaped DROP COLUMN a, DROP COLUMN m; UPDATE shaped SET n = 30 WHERE id = 3",
+            "ALTER TABLE shaped RENAME COLUMN v TO w; DELETE FROM shaped WHERE id = 4",
+        ):
+            with source.transaction():
+                source.execute(statement.encode())
+                row = source.execute("SELECT (pg_current_xact_id()::text::bigint & 4294967295)::text").fetchone()
+            moments.append(f"tx:{row[0] if row else ''}")
+            found = source.execute("SELECT to_jsonb(s) FROM shaped s ORDER BY id").fetchall()
+            shown.append([dict(r) for (r,) in found])
+    for folded in (False, True):
+        if folded:
+            shop.ok("fold", "public.shaped")
+        landed(shop, "SELECT count(*) FROM shaped", 4)
+        for moment, rows in zip(moments, shown, strict=True):
+            asked = ("query", "FROM shaped ORDER BY id", "--as-of", moment, "--format", "json")
+            read = [{k: float(v) if k == "m" else v for k, v in r.items()} for r in json.loads(shop.ok(*asked))]
+            assert read == rows, (moment, folded)
 
 
 def test_a_bag_whose_rows_got_a_column_still_counts_each_row_once(shop: Project, change: Change) -> None:

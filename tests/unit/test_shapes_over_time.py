@@ -124,6 +124,18 @@ def test_a_renamed_column_keeps_its_values(lab: Lab, folded: bool) -> None:
     assert lab.ask("SELECT id, b FROM t ORDER BY id") == expected
 
 
+def test_a_rename_is_seen_also_when_the_catalogue_was_asked_only_afterwards(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    now = [ID, column(4, "c"), column(5, "x")]
+    lab.shape("v1", {"id": INT, "a": TEXT, "gone": INT, "b": TEXT}, now)
+    lab.write("v1", {"id": 1, "a": "dropped", "gone": 1, "b": "kept"})
+    lab.shape("v2", {"id": INT, "a": TEXT, "gone": INT, "b": TEXT, "x": INT}, now)
+    lab.write("v2", {"id": 2, "a": "dropped", "gone": 2, "b": "kept too", "x": 2})
+    lab.shape("v3", {"id": INT, "c": TEXT, "x": INT}, now)
+    lab.write("v3", {"id": 3, "c": "new", "x": 3})
+    assert lab.ask("SELECT id, c, x FROM t ORDER BY id") == [(1, "kept", None), (2, "kept too", 2), (3, "new", 3)]
+
+
 @pytest.mark.parametrize("folded", [False, True])
 def test_a_column_dropped_and_added_again_forgets_its_old_values(lab: Lab, folded: bool) -> None:
     if folded:
