@@ -24,13 +24,14 @@ import pyarrow as pa
 from cdc_lake.config import Config
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
+from cdc_lake.consume.buffer import Buffer
 from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.inline import schema_id
 from cdc_lake.decode.records import Decoded, TableRows, dead_letter_rows
-from cdc_lake.errors import PartitionError, UnavailableError
+from cdc_lake.errors import PartitionError, PartitionFenced, UnavailableError
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
-from cdc_lake.land.append import Span
+from cdc_lake.land.append import covered
 from cdc_lake.land.landing import Landed, Landing, Round
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
@@ -61,21 +62,6 @@ class Progress:
     lag: int | None = None
     waiting: str = ""
     stopped: dict[TopicPartition, PartitionError] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Buffer:
-    """Batches that are not landed yet, and when the first of them came."""
-
-    batches: list[RecordBatch] = field(default_factory=list)
-    nbytes: int = 0
-    since: float = 0.0
-
-    def add(self, batch: RecordBatch) -> None:
-        if not self.batches:
-            self.since = time.monotonic()
-        self.batches.append(batch)
-        self.nbytes += batch.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +101,10 @@ class Sink:
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}
         self._columns, self._schema_log = columns, landing.schema_log()
-        self._buffer = _Buffer()
-        self._held: set[TopicPartition] = set()
+        self._buffer = Buffer()
+        self._held: dict[TopicPartition, PartitionInfo] = {}
+        self._contested: set[TopicPartition] = set()
+        self._again: dict[TopicPartition, PartitionInfo] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._flush: Future[Landed] | None = None
@@ -186,7 +174,8 @@ class Sink:
                 self._halt(info.tp, error)
             else:
                 self.progress.stopped.pop(info.tp, None)
-        self._held |= seeks.keys()
+        self._held |= {info.tp: info for info in partitions if info.tp in seeks}
+        self._contested -= seeks.keys()
         self._positions.update(seeks)
         if self._paused:
             self._broker.pause(seeks.keys())
@@ -215,6 +204,7 @@ class Sink:
         self._measure_lag()
         self.progress.waiting = "" if self._broker.state == CONNECTED else self._broker.state
         self._settle_done()
+        self._read_again()
 
     def _full(self) -> bool:
         ahead = self._ahead.nbytes if self._ahead is not None else 0
@@ -247,7 +237,7 @@ class Sink:
         return self._buffer.nbytes >= self._flush_bytes or waited >= self._config.sink.flush_seconds
 
     def _decode(self) -> _Decoding:
-        buffer, self._buffer = self._buffer, _Buffer()
+        buffer, self._buffer = self._buffer, Buffer()
         return _Decoding(buffer.batches, buffer.nbytes, self._decoding.submit(self._decoder.decode, buffer.batches))
 
     def _start_flush(self) -> None:
@@ -262,10 +252,10 @@ class Sink:
         flush, batches = self._flush, self._flushing
         self._flush, self._flushing = None, ()
         landed = flush.result()
-        done = {s.tp: s.end for s in _spans(batches) if s.tp.topic not in landed.stopped}
+        done = {s.tp: s.end for s in covered(batches) if s.tp.topic not in landed.stopped}
         self._positions.update(done)
-        for tp in [b.tp for b in batches if b.tp.topic in landed.stopped]:
-            self._halt(tp, landed.stopped[tp.topic])
+        for tp in sorted({b.tp for b in batches if b.tp.topic in landed.stopped}):
+            self._conflict(tp, landed.stopped[tp.topic])
         self.progress.events += sum(landed.rows.values())
         self.progress.dead += landed.dead
         self.progress.commits += 1
@@ -276,7 +266,7 @@ class Sink:
         reach("sink:after-broker-commit")
 
     def _land(self, work: _Decoding) -> Landed:
-        spans = _spans(work.batches)
+        spans = covered(work.batches)
         decoded = work.decoded.result()
         rows = [t for t in decoded.tables if self._captured(t.table)]
         rows, schemas = self._described(rows, decoded)
@@ -369,6 +359,31 @@ class Sink:
 
     # -- partitions that come, go and stop -----------------------------------------------------------------------
 
+    def _conflict(self, tp: TopicPartition, error: PartitionError) -> None:
+        """Read on behind what another writer landed: it may be the partition's last owner, whose commit came late.
+
+        That is forgiven once for each time the group gives the partition. The second time it is a rival: stop.
+        """
+        if isinstance(error, PartitionFenced) and tp in self._held and tp not in self._contested:
+            info = self._held[tp]
+            self._forget([tp])
+            self._contested.add(tp)
+            self._again[tp] = info
+        else:
+            self._halt(tp, error)
+
+    def _read_again(self) -> None:
+        again, self._again = self._again, {}
+        for tp, info in again.items():
+            try:
+                # Whether the offset is still there, the broker says when it is asked for it.
+                position = self._landing.take_over(tp, beginning=0, end=1 << 62, topic_id=info.topic_id)
+            except PartitionError as error:
+                self._halt(tp, error)
+                continue
+            self._held[tp], self._positions[tp] = info, position
+            self._broker.seek(tp, position)
+
     def _halt(self, tp: TopicPartition, error: PartitionError) -> None:
         log.warning("%s stopped: %s", tp, error.message)
         self.progress.stopped[tp] = error
@@ -377,17 +392,8 @@ class Sink:
 
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
         gone = set(partitions)
-        self._held -= gone
+        self._held = {tp: info for tp, info in self._held.items() if tp not in gone}
+        self._again = {tp: info for tp, info in self._again.items() if tp not in gone}
         if self._ahead is not None:  # what is left of it is decoded again
             self._buffer.batches[:0], self._ahead = self._ahead.batches, None
-        kept = [b for b in self._buffer.batches if b.tp not in gone]
-        self._buffer.batches, self._buffer.nbytes = kept, sum(b.nbytes for b in kept)
-
-
-def _spans(batches: Sequence[RecordBatch]) -> list[Span]:
-    """One span per partition: batches of a partition follow each other without a hole."""
-    ends: dict[TopicPartition, tuple[int, int]] = {}
-    for batch in batches:
-        start, _ = ends.get(batch.tp, (batch.start, batch.end))
-        ends[batch.tp] = (start, batch.end)
-    return [Span(tp, start, end) for tp, (start, end) in sorted(ends.items())]
+        self._buffer.drop(gone)

@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, PartitionFenced, first_line
-from cdc_lake.events import TopicPartition
+from cdc_lake.events import RecordBatch, TopicPartition
 from cdc_lake.land.store import DeltaStore, Store
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,15 @@ class Span:
     tp: TopicPartition
     start: int
     end: int
+
+
+def covered(batches: Iterable[RecordBatch]) -> list[Span]:
+    """One span per partition: batches of a partition follow each other without a hole."""
+    ends: dict[TopicPartition, tuple[int, int]] = {}
+    for batch in batches:
+        start, _ = ends.get(batch.tp, (batch.start, batch.end))
+        ends[batch.tp] = (start, batch.end)
+    return [Span(tp, start, end) for tp, (start, end) in sorted(ends.items())]
 
 
 def transaction_id(tp: TopicPartition) -> str:

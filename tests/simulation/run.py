@@ -181,7 +181,7 @@ class Simulation:
             return
         with contextlib.suppress(Crash):
             sink._drain()
-        if sink.progress.stopped:
+        if sink.progress.stopped or sink._contested:
             self.seen["a late writer was fenced"] += 1
 
     def _disturb(self, sink: Sink) -> None:

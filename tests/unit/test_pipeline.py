@@ -14,6 +14,7 @@ from cdc_lake.consume.broker import PartitionInfo
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.errors import OffsetsExpired, PartitionFenced, TopicRecreated, UnavailableError
 from cdc_lake.events import TableId
+from cdc_lake.pipeline import Sink
 from tests.lakes import SOURCE, dead_rows, end, event, log_rows, make_sink, offsets
 
 
@@ -146,16 +147,38 @@ def test_a_recreated_topic_is_detected_even_when_its_offsets_fit(kafka: MemoryKa
 
 
 def test_a_second_writer_of_a_partition_is_fenced_and_writes_nothing(kafka: MemoryKafka, tmp_path: Path) -> None:
-    kafka.produce("pos.public.orders", 0, *event("orders", {"id": 1}))
-    # Another group is another sink that knows nothing of the first: both believe that they own the partition.
-    late = make_sink(kafka, tmp_path, group="other", flush_seconds=3600)
-    late._broker.subscribe(late.pattern, late)
-    late._step()
-    make_sink(kafka, tmp_path).run(until_caught_up=True)
-    late.stop()
-    late._drain()
+    late = make_rival(kafka, tmp_path)
+    for i in range(2):
+        kafka.produce("pos.public.orders", 0, *event("orders", {"id": i}))
+        late._step()
+        make_sink(kafka, tmp_path).run(until_caught_up=True)
+        late._drain()
+        late._step()
+        assert offsets(tmp_path, "orders") == [("pos.public.orders", 0, o) for o in range(i + 1)]
+        assert bool(late.progress.stopped) == (i == 1), "the first time it may have been the last owner"
     assert any(isinstance(e, PartitionFenced) for e in late.progress.stopped.values())
-    assert offsets(tmp_path, "orders") == [("pos.public.orders", 0, 0)]
+
+
+def test_a_partition_whose_last_owner_committed_late_is_read_on(kafka: MemoryKafka, tmp_path: Path) -> None:
+    owner = make_rival(kafka, tmp_path)
+    kafka.produce("pos.public.orders", 0, *event("orders", {"id": 0}))
+    owner._step()
+    make_sink(kafka, tmp_path).run(until_caught_up=True)
+    owner._drain()
+    kafka.produce("pos.public.orders", 0, *event("orders", {"id": 1}))
+    for _ in range(3):
+        owner._step()
+    owner._drain()
+    assert owner.progress.stopped == {}
+    assert offsets(tmp_path, "orders") == [("pos.public.orders", 0, 0), ("pos.public.orders", 0, 1)]
+
+
+def make_rival(kafka: MemoryKafka, folder: Path) -> Sink:
+    """Another group is another sink that knows nothing of the first: both believe that they own the partitions."""
+    rival = make_sink(kafka, folder, group="other", flush_seconds=3600)
+    rival._broker.subscribe(rival.pattern, rival)
+    rival._step()
+    return rival
 
 
 def test_a_position_never_goes_back_when_what_is_landed_comes_again_in_smaller_rounds(
@@ -213,17 +236,18 @@ def test_a_late_writer_of_dead_letters_stops_only_their_topic(kafka: MemoryKafka
     kafka.create_topic("pos.public.items")
     kafka.produce("pos.public.orders", 0, *event("orders", {"id": 1}))
     make_sink(kafka, tmp_path).run(until_caught_up=True)
-    kafka.produce("pos.public.orders", 0, b'{"id":0}', b"{broken")
-    late = make_sink(kafka, tmp_path, group="other", flush_seconds=3600)
-    late._broker.subscribe(late.pattern, late)
-    late._step()
-    make_sink(kafka, tmp_path).run(until_caught_up=True)
-    kafka.produce("pos.public.items", 0, *event("items", {"id": 1}))
-    late._step()
-    late._drain()
+    late = make_rival(kafka, tmp_path)
+    for i in range(2):
+        kafka.produce("pos.public.orders", 0, b'{"id":0}', b"{broken")
+        late._step()
+        make_sink(kafka, tmp_path).run(until_caught_up=True)
+        kafka.produce("pos.public.items", 0, *event("items", {"id": i}))
+        late._step()
+        late._drain()
+        late._step()
     assert {tp.topic for tp in late.progress.stopped} == {"pos.public.orders"}
-    assert len(dead_rows(tmp_path)) == 1
-    assert len(offsets(tmp_path, "items")) == 1
+    assert len(dead_rows(tmp_path)) == 2
+    assert len(offsets(tmp_path, "items")) == 2
 
 
 def test_a_broker_that_goes_away_while_the_lag_is_measured_does_not_end_the_sink(
