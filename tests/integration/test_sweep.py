@@ -89,7 +89,8 @@ class Generator:
         made = Made(name, [chance.choice(KEYS) for _ in range(chance.choice([1, 1, 2, 3]))])
         for _ in range(chance.randint(1, 6)):
             made.columns[f"c{len(made.columns)}"] = chance.choice(list(TYPES))
-        columns = [f"k{i} {kind}" for i, kind in enumerate(made.keys)] + [f"{c} {t}" for c, t in made.columns.items()]
+        columns = [f"k{i} {kind}" for i, kind in enumerate(made.keys)]
+        columns += [f"{c} {t} DEFAULT {chance.choice(TYPES[t])}" for c, t in made.columns.items()]
         keys = ", ".join(f"k{i}" for i in range(len(made.keys)))
         self.run(f"CREATE TABLE {made.sql} ({', '.join(columns)}, PRIMARY KEY ({keys}))")
         if chance.random() < 0.3:

@@ -397,6 +397,7 @@ def test_the_projects_own_connector_is_as_it_should_be() -> None:
         ("include.unknown.datatypes", None, Status.WARN),
         ("errors.tolerance", "all", Status.FAIL),
         ("event.processing.failure.handling.mode", "skip", Status.FAIL),
+        ("value.converter.replace.null.with.default", None, Status.FAIL),
         ("topic.creation.default.cleanup.policy", "compact", Status.WARN),
         ("column.propagate.source.type", None, Status.WARN),
         ("unavailable.value.placeholder", None, Status.WARN),
@@ -429,6 +430,13 @@ def test_flattened_records_fail() -> None:
 def test_plain_json_needs_no_propagated_types() -> None:
     plain = changed(column__propagate__source__type=None, value__converter__schemas__enable="false")
     assert bad(settings.check_settings(plain)) == {}
+
+
+def test_a_converter_that_does_not_replace_nulls_need_not_be_told_so() -> None:
+    avro = changed(
+        value__converter="io.confluent.connect.avro.AvroConverter", value__converter__replace__null__with__default=None
+    )
+    assert "settings.value.converter.replace.null.with.default" not in by_name(settings.check_settings(avro))
 
 
 def test_every_judged_setting_is_explained_beside_the_connector() -> None:

@@ -48,6 +48,7 @@ def _given(value: str) -> Status:
     return Status.OK if value.strip() else Status.WARN
 
 
+_NULLS = "value.converter.replace.null.with.default"
 _RULES = (
     Rule(
         "plugin.name",
@@ -156,6 +157,13 @@ _RULES = (
         "An event that cannot be read is skipped instead of stopping the task.",
     ),
     Rule(
+        _NULLS,
+        "true",
+        "false",
+        _only("false"),
+        "The converter writes a column's default wherever the column is NULL: the NULL is lost for good.",
+    ),
+    Rule(
         "topic.creation.default.cleanup.policy",
         "delete",
         "delete",
@@ -169,7 +177,7 @@ def check_settings(subject: Subject) -> list[Check]:
     """Judge the settings of the connector file."""
     config = subject.connector.config
     return [
-        *(_judged(subject, rule, config) for rule in _RULES),
+        *(_judged(subject, rule, config) for rule in _rules(config)),
         _source_types(subject, config),
         _placeholder(subject),
         _envelopes(subject, config),
@@ -179,8 +187,14 @@ def check_settings(subject: Subject) -> list[Check]:
 
 def worst(config: Mapping[str, str]) -> Status:
     """How the settings that Connect has now are judged as a whole."""
-    found = {rule.judge(config.get(rule.setting, rule.default)) for rule in _RULES}
+    found = {rule.judge(config.get(rule.setting, rule.default)) for rule in _rules(config)}
     return next((status for status in (Status.FAIL, Status.WARN) if status in found), Status.OK)
+
+
+def _rules(config: Mapping[str, str]) -> list[Rule]:
+    """The rules that concern this connector: only Kafka's own JSON converter replaces nulls."""
+    json = config.get("value.converter", "JsonConverter").endswith("JsonConverter")
+    return [rule for rule in _RULES if json or rule.setting != _NULLS]
 
 
 def _judged(subject: Subject, rule: Rule, config: Mapping[str, str]) -> Check:
