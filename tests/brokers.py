@@ -215,7 +215,7 @@ class Reader:
             assert offsets == sorted(set(offsets))
             assert all(batch.start <= offset < batch.end for offset in offsets)
             self.held[batch.tp] = batch.end
-            rows = zip(offsets, batch.keys.to_pylist(), batch.values.to_pylist(), strict=True)
+            rows = zip(offsets, batch.keys.to_pylist(), map(batch.value, range(len(batch))), strict=True)
             self.rows.setdefault(batch.tp, []).extend(rows)
         self.batches.extend(batches)
         return batches

@@ -53,8 +53,9 @@ def record_batch(
     )
 
 
-# A shorter prefix costs more to compare than its copies do.
+# A shorter prefix costs more to compare than its copies do; a longer one is no schema, and it is kept in memory.
 _PREFIX_BYTES = 1024
+_LONGEST_PREFIX = 1 << 20
 
 
 def without_prefix(values: list[bytes | None], known: bytes) -> tuple[bytes, list[bytes | None]]:
@@ -66,7 +67,7 @@ def without_prefix(values: list[bytes | None], known: bytes) -> tuple[bytes, lis
     present = [value for value in values if value is not None]
     if not present:
         return b"", values
-    for prefix in (known, _shared(present[0], present[-1])):
+    for prefix in (known, _shared(present[0], present[-1]) if len(present) > 1 else b""):
         if prefix and all(map(bytes.startswith, present, repeat(prefix))):
             length = len(prefix)
             return prefix, [value if value is None else value[length:] for value in values]
@@ -76,7 +77,7 @@ def without_prefix(values: list[bytes | None], known: bytes) -> tuple[bytes, lis
 def _shared(one: bytes, other: bytes) -> bytes:
     if one[:_PREFIX_BYTES] != other[:_PREFIX_BYTES] or len(one) <= _PREFIX_BYTES:
         return b""
-    low, high = _PREFIX_BYTES, min(len(one), len(other)) - 1
+    low, high = _PREFIX_BYTES, min(len(one), len(other), _LONGEST_PREFIX) - 1
     while low < high:  # the first `low` bytes are equal
         middle = (low + high + 1) // 2
         low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)

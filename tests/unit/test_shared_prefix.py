@@ -57,6 +57,13 @@ def test_the_schema_that_all_records_repeat_is_left_off() -> None:
     assert sum(len(r or b"") for r in rest) < 3 * 200
 
 
+def test_one_value_alone_is_no_prefix_and_a_huge_common_part_is_not_kept() -> None:
+    huge = b"x" * (3 << 20)
+    assert without_prefix([huge], b"") == (b"", [huge])
+    prefix, _ = without_prefix([huge, huge], b"")
+    assert len(prefix) < 1 << 20
+
+
 def test_values_that_begin_alike_for_less_than_a_schema_stay_whole() -> None:
     values: list[bytes | None] = [b'{"before":null,"after":{"id":%d}}' % n for n in range(3)]
     assert without_prefix(values, b"") == (b"", values)
