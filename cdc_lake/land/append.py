@@ -87,12 +87,16 @@ class AppendTable:
         """A fresh handle; None before the first commit."""
         return self._store.open(self.path)
 
-    def take_over(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def take_over(
+        self, partitions: Iterable[TopicPartition], generations: Iterable[str] = ()
+    ) -> dict[TopicPartition, int]:
         """Begin to write `partitions`: the stored positions (offset to read next) of those that have one.
 
-        From here on a position that this object did not write means another writer.
+        From here on a position that this object did not write means another writer. Also looks which of `generations`
+        (of `generation_ids`) a commit has recorded, for `knows`.
         """
         table = self.open()
+        self._recorded.update(g for g in generations if table is not None and table.transaction_version(g) is not None)
         for tp in partitions:
             self._expected[tp] = table.transaction_version(transaction_id(tp)) if table is not None else None
         return {tp: version for tp in partitions if (version := self._expected[tp]) is not None}
@@ -121,9 +125,8 @@ class AppendTable:
             table.alter.set_table_description(json.dumps(about))
 
     def knows(self, generation: str) -> bool:
-        """Whether a commit has recorded this one of `generation_ids`."""
-        table = self.open()
-        return table is not None and table.transaction_version(generation) is not None
+        """Whether a commit has recorded this one of `generation_ids`, as far as `take_over` and `append` saw."""
+        return generation in self._recorded
 
     def append(
         self, rows: pa.Table, spans: list[Span], *, generations: Collection[str] = (), once: str | None = None

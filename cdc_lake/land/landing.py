@@ -90,7 +90,7 @@ class Landing:
         generations = generation_ids(tp.topic, topic_id)
         if self._dead not in homes:
             self._dead.take_over([tp])
-        found = [home.take_over([tp]).get(tp) for home in homes]
+        found = [home.take_over([tp], generations).get(tp) for home in homes]
         positions = [position for position in found if position is not None]
         self._generation[tp.topic] = generations
         if not positions:
