@@ -7,7 +7,8 @@ and a letter that still waits for a decision goes on to hold the cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -61,16 +62,22 @@ def excused(
     ends: str,
     lacks: Sequence[Lack],
     letters: Sequence[Letter],
-    logs: Sequence[tuple[str, frozenset[str], str]],
+    logs: Sequence[tuple[str, frozenset[str], str | None]],
 ) -> list[Lack]:
-    """Which rows of `lacks` are dropped letters. `logs` are (table, its topics, relation of its log)."""
+    """Which rows of `lacks` are dropped letters. `logs` are (table, its topics, relation of its log).
+
+    A table that has no log yet has None in its place: nothing says between which transactions its letters stand.
+    """
     found = []
     for table, topics, relation in logs:
         mine = [x for x in letters if x.topic in topics]
         missing = sorted((x for x in lacks if x.table == table), key=lambda x: x.pos)
         if not mine or not missing:
             continue
-        spans = sorted((*_between(con, ends, relation, x), x.offset, x.dropped) for x in mine)
+        spans = sorted(
+            (*(_between(con, ends, relation, x) if relation is not None else (0, _NEVER)), x.offset, x.dropped)
+            for x in mine
+        )
         left = {x.pos: x.rows for x in missing}
         taken = dict.fromkeys(left, 0)
         for low, high, _, dropped in spans:
@@ -80,6 +87,12 @@ def excused(
                 taken[pos] += dropped
         found += [Lack(pos, table, rows) for pos, rows in taken.items() if rows]
     return found
+
+
+def topics_named(table: str, topics: Collection[str]) -> frozenset[str]:
+    """Those of `topics` that have the name of `table` (`schema.name`), as Debezium spells it, behind their prefix."""
+    ending = "." + re.sub(r"[^A-Za-z0-9._-]", "_", table)
+    return frozenset(t for t in topics if t.endswith(ending))
 
 
 def _between(con: duckdb.DuckDBPyConnection, ends: str, relation: str, letter: Letter) -> tuple[int, int]:

@@ -112,15 +112,20 @@ def find_cut(
     landed: Mapping[str, int],
     floor: int,
     log: LogFiles | None,
+    awaited: Callable[[str], bool] = lambda _: False,
     excuse: Callable[[list[Lack]], list[Lack]] = lambda _: [],
 ) -> Cut:
     """The cut, at least `floor` (the greatest cut of a fold).
 
     `counts` (pos, name, n) says how many rows of each transaction above `floor` the log of each table holds; `landed`
     are the tables (`schema.name`) that have a log, each with the position up to which it was repaired: rows that miss
-    there are made up for. Tables without a log are not waited for. `excuse` says which rows will never come.
+    there are made up for. `awaited` says of a table without a log whether it will have one: its first rows are on their
+    way. `excuse` says which rows will never come.
     """
     _find_missing(con, ends, counts, landed, floor)
+    others = con.execute("SELECT DISTINCT name FROM missing WHERE NOT landed").fetchall()
+    nobodys = [name for (name,) in others if not awaited(name)]
+    con.execute("DELETE FROM missing WHERE list_contains(?::VARCHAR[], name)", [nobodys])
     lacks = [Lack(*row) for row in con.execute("SELECT pos, name, missing FROM missing").fetchall()]
     for lack in excuse(lacks) if lacks else []:
         values = [lack.rows, lack.pos, lack.table]
@@ -154,9 +159,10 @@ def _find_missing(
             FROM (SELECT pos, tx_id, unnest(from_json(data_collections, '["JSON"]')) AS item FROM {ends}
                   WHERE pos > {floor})
         )
-        SELECT e.pos, e.tx_id, e.name, e.n - coalesce(c.n, 0) AS missing, e.n AS expected
-        FROM expected e JOIN named USING (name) LEFT JOIN {counts} c ON c.pos = e.pos AND c.name = e.name
-        WHERE coalesce(c.n, 0) < e.n AND e.pos > named.repaired""",
+        SELECT e.pos, e.tx_id, e.name, e.n - coalesce(c.n, 0) AS missing, e.n AS expected,
+               named.name IS NOT NULL AS landed
+        FROM expected e LEFT JOIN named USING (name) LEFT JOIN {counts} c ON c.pos = e.pos AND c.name = e.name
+        WHERE coalesce(c.n, 0) < e.n AND e.pos > coalesce(named.repaired, 0)""",
         [list(landed), list(landed.values())],
     )
 

@@ -30,7 +30,7 @@ from cdc_lake.land.tables import LOG
 from cdc_lake.project.base import Base, placed_base, read_base
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.current import View
-from cdc_lake.project.dropped import Lack, Letter, excused, read_letters
+from cdc_lake.project.dropped import Lack, Letter, excused, read_letters, topics_named
 from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 _THREADS = 8
 _SAMPLE = 200
+# Where the connector has its heartbeat and its signals.
+_OWN_SCHEMA = "cdc_lake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,19 @@ def read_source(
     repaired = {name: tail.facts.repaired for name, tail in landed.items()}
     letters = _letters(con, lake, source)
     excuse = _excuse(con, ends, sound, letters)
-    cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions, excuse=excuse)
+    awaited = partial(_awaited, {str(s.table) for s in states}, captured)
+    cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions, awaited=awaited, excuse=excuse)
     cut = replace(cut, dropped=sum(x.dropped for x in letters))
     shaped = _with_shapes(con, lake, source, states)
     tables = tuple(with_own_runs(con, s, ends, cut.position) for s in shaped)
     return SourceState(lake, source, tables, transactions, ends, after, cut)
+
+
+def _awaited(known: Collection[str], captured: Callable[[TableId], bool], name: str) -> bool:
+    """Whether the first rows of a table are on their way. Nobody reads our own tables in the source."""
+    # The name has no quotes; a schema with a dot in its name makes no other pattern of the configuration fit.
+    table = TableId(*name.split(".", 1)) if "." in name else TableId("", name)
+    return name not in known and table.schema != _OWN_SCHEMA and captured(table)
 
 
 def _letters(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> list[Letter]:
@@ -150,8 +160,19 @@ def _excuse(
     con: duckdb.DuckDBPyConnection, ends: str, sound: Sequence[TableState], letters: Sequence[Letter]
 ) -> Callable[[list[Lack]], list[Lack]]:
     """Which missing rows are letters that were dropped; see `dropped.excused`."""
-    logs = [(str(s.table), frozenset(t for t, _ in s.log.positions), s.tail.relation) for s in sound if s.tail.files]
-    return lambda lacks: excused(con, ends, lacks, letters, logs)
+    logs = [(str(s.table), _topics(s), s.tail.relation) for s in sound if s.tail.files]
+    landed = frozenset[str]().union(*(_topics(s) for s in sound))
+    loose = frozenset(x.topic for x in letters) - landed
+
+    def excuse(lacks: list[Lack]) -> list[Lack]:
+        without = {x.table for x in lacks} - {str(s.table) for s in sound}
+        return excused(con, ends, lacks, letters, [*logs, *((t, topics_named(t, loose), None) for t in without)])
+
+    return excuse
+
+
+def _topics(state: TableState) -> frozenset[str]:
+    return frozenset(topic for topic, _ in state.log.positions)
 
 
 def with_own_runs(con: duckdb.DuckDBPyConnection, state: TableState, ends: str, cut: int) -> TableState:

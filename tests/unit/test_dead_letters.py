@@ -139,3 +139,21 @@ def test_the_cut_waits_for_a_dead_letter_of_its_transaction(tmp_path: Path) -> N
     replay(store, store.all(), CONNECTOR, value=event("orders", {"id": 2, "n": 2}, tx=("7", 2))[1])
     assert current(tmp_path) == [(1, 1), (2, 2)]
     assert json.loads(log_rows(tmp_path, "orders")[1]["__after"])["id"] == 2
+
+
+def test_a_table_of_which_only_dead_letters_came_holds_the_cut_until_they_are_dropped(tmp_path: Path) -> None:
+    kafka = MemoryKafka()
+    for topic in (ORDERS, "pos.public.line_items", "pos.transaction"):
+        kafka.create_topic(topic)
+    kafka.produce(ORDERS, 0, *event("orders", {"id": 1, "n": 1}, tx=("7", 1)))
+    kafka.produce("pos.public.line_items", 0, b'{"id":1}', b"{broken")
+    kafka.produce("pos.public.line_items", 0, b'{"id":2}', b"{broken")
+    kafka.produce("pos.transaction", 0, *end("7", {"public.orders": 1, "public.line items": 2}))
+    make_sink(kafka, tmp_path).run(until_caught_up=True)
+    store = letters(tmp_path)
+    assert (current(tmp_path), cut(tmp_path)) == ([], (True, 0))
+
+    store.decide(store.all()[:1], DROPPED)
+    assert (current(tmp_path), cut(tmp_path)) == ([], (True, 1))
+    store.decide(store.all(), DROPPED)
+    assert (current(tmp_path), cut(tmp_path)) == ([(1, 1)], (False, 2))

@@ -8,7 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from cdc_lake.config import Table
 from cdc_lake.events import TableId
+from cdc_lake.land.layout import log_path
 from cdc_lake.project.fold import fold_source
 from cdc_lake.project.order import Wait
 from cdc_lake.project.snapshot import Lake, SourceState, prepare, read_source
@@ -137,9 +139,56 @@ def test_a_table_the_configuration_leaves_out_is_not_waited_for(tmp_path: Path) 
     assert state(tmp_path, lambda table: table == ORDERS).cut.position == 3
 
 
-def test_a_table_without_a_log_is_not_waited_for(tmp_path: Path) -> None:
-    append_log(tmp_path, ORDERS, [log_row(ORDERS, "c", 0, key={"id": 1}, after={"id": 1}, tx=("7", 1))])
-    append_ends(tmp_path, [end_row(0, "7", {"public.orders": 1, "public.not_landed": 3})])
+def order_of_two_tables(folder: Path, other: str) -> None:
+    """A whole transaction, and one behind it that lacks its rows of `other`, a table without a log."""
+    for i, (tx_id, counts) in enumerate([("6", {"public.orders": 1}), ("7", {"public.orders": 1, other: 3})]):
+        append_log(folder, ORDERS, [log_row(ORDERS, "c", i, key={"id": i}, after={"id": i}, tx=(tx_id, 1))])
+        append_ends(folder, [end_row(i * 2, tx_id, counts)])
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_captured_table_whose_first_rows_have_not_landed_is_waited_for(tmp_path: Path, folded: bool) -> None:
+    order_of_two_tables(tmp_path, "public.lines")
+    if folded:
+        fold(tmp_path)
+
+    cut = state(tmp_path).cut
+    assert (cut.tx_id, cut.waits) == ("6", (Wait("7", "public.lines", 3, 3),))
+    assert rows(tmp_path, "SELECT count(*) FROM orders") == [(1,)]
+
+    for i in range(3):
+        append_log(tmp_path, LINES, [log_row(LINES, "c", i, key={"id": i}, after={"id": i}, tx=("7", 2 + i))])
+    assert (state(tmp_path).cut.tx_id, state(tmp_path).cut.waits) == ("7", ())
+
+
+def test_rows_of_a_captured_table_are_waited_for_also_when_no_table_has_landed(tmp_path: Path) -> None:
+    append_ends(tmp_path, [end_row(0, "7", {"public.lines": 1})])
+
+    assert state(tmp_path).cut.waits == (Wait("7", "public.lines", 1, 1),)
+
+
+@pytest.mark.parametrize(
+    ("other", "settings"),
+    [
+        ("public.lines", {"*.*": {}, "public.lines": {"exclude": True}}),
+        ("public.lines", {"public.orders": {}}),
+        ("cdc_lake.heartbeat", {"*.*": {}}),
+    ],
+)
+def test_a_table_without_a_log_that_nobody_captures_is_not_waited_for(
+    tmp_path: Path, other: str, settings: dict[str, dict[str, bool]]
+) -> None:
+    order_of_two_tables(tmp_path, other)
+    captures = config(tmp_path).model_copy(update={"tables": {g: Table(**s) for g, s in settings.items()}}).captures
+
+    assert (state(tmp_path, captures).cut.tx_id, state(tmp_path, captures).cut.waits) == ("7", ())
+
+
+def test_a_table_that_cannot_be_read_does_not_hold_the_others(tmp_path: Path) -> None:
+    order_of_two_tables(tmp_path, "public.lines")
+    append_log(tmp_path, LINES, [log_row(LINES, "c", 0, key={"id": 0}, after={"id": 0}, tx=("7", 2))])
+    for file in Path(log_path(str(tmp_path / "lake"), SOURCE, LINES)).glob("**/*.parquet"):
+        file.unlink()
 
     assert state(tmp_path).cut.tx_id == "7"
 
