@@ -25,6 +25,8 @@ _FORMS = (
     "A time is ISO 8601 (2026-11-24T18:30:00+01:00, without a zone UTC), an LSN is 0/16B3748 or lsn:23803720, "
     "a transaction is its id or tx:774."
 )
+# Transaction ids and LSNs have 64 bits.
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,7 +52,7 @@ def read_moment(text: str) -> list[Moment]:
     form, _, rest = bare.partition(":")
     if form.lower() in ("tx", "lsn", "time"):
         return [_explicit(text, form.lower(), rest.strip())]
-    if re.fullmatch(r"\d+", bare):
+    if _NUMBER.fullmatch(bare):
         return [Moment(text, tx=bare), Moment(text, lsn=int(bare))]
     found = Moment(text, lsn=_lsn(bare)) if "/" in bare else Moment(text, time=_time(bare))
     return [_understood(found)]
@@ -60,7 +62,7 @@ def _explicit(text: str, form: str, rest: str) -> Moment:
     if form == "tx":
         return _understood(Moment(text, tx=rest or None))
     if form == "lsn":
-        return _understood(Moment(text, lsn=int(rest) if re.fullmatch(r"\d+", rest) else _lsn(rest)))
+        return _understood(Moment(text, lsn=int(rest) if _NUMBER.fullmatch(rest) else _lsn(rest)))
     return _understood(Moment(text, time=_time(rest)))
 
 
@@ -139,7 +141,7 @@ def _meant(con: duckdb.DuckDBPyConnection, calendar: Calendar, readings: list[Mo
 def _tx_condition(moment: Moment) -> str:
     # Logs hold the low 32 bits of a transaction id, `pg_current_xact_id()` all 64.
     text = moment.tx or ""
-    low = str(int(text) % (1 << 32)) if re.fullmatch(r"\d+", text) else text
+    low = str(int(text) % (1 << 32)) if _NUMBER.fullmatch(text) else text
     return f"tx_id IN ({literal(text)}, {literal(low)})"
 
 

@@ -109,6 +109,13 @@ def test_history_as_of_ends_there(feed: Feed, capfd: pytest.CaptureFixture[str])
         (("history", "orders", "idd=1"), 2, ("bad_key", 'Did you mean "id"?')),
         (("history", "orders", "{id: 1}"), 2, ("bad_key", "")),
         (("history", "orders", '{"qty": 1}'), 2, ("bad_key", "Its key is id.")),
+        (("history", "orders", ""), 2, ("bad_key", "of the type int")),
+        (("history", "orders", "9.5"), 2, ("bad_key", "of the type int")),
+        (("history", "orders", "id=\udcff"), 2, ("bad_key", "of the type int")),
+        (("history", "orders", '{"id":' * 5000), 2, ("bad_key", "recursion")),
+        (("history", "orders", '["id"]'), 2, ("bad_key", "of the type int")),
+        (("history", "orders", "1", "--as-of", "2020-01-01"), 2, ("as_of_before_log", "first transaction is 00001")),
+        (("history", "orders", "1", "--as-of", "2026-12-01"), 2, ("as_of_after_cut", "up to transaction 00005")),
         (("history", "orders", "77"), 1, ("no_row", "No change in the log")),
         (("history", "bag", "1"), 2, ("no_key", "cannot be told apart")),
         (("history", "orders", "1", "--as-of", "nix"), 2, ("as_of", "ISO 8601")),
@@ -124,6 +131,9 @@ def test_a_slip_has_a_name_and_a_hint(
     assert (found, told["code"], err) == (code, error[0], "")
     assert error[1] in told["why"]
     assert told["next"]
+    found, out, err = run(capfd, *arguments)
+    assert (found, out, "Traceback" in err) == (code, "", False)
+    assert told["next"] in err
 
 
 def key(text: str, *names: str) -> dict[str, str]:
@@ -170,6 +180,9 @@ def test_a_key_of_several_columns_is_found(feed: Feed, capfd: pytest.CaptureFixt
     assert document["error"]["code"] == "no_row"
     document = json.loads(run(capfd, "history", "pairs", '{"b": "y,b=1", "a": 1}', "--json")[1])
     assert [v["n"] for v in document["versions"]] == [1]
+    for typed in ("1", "a=1", "a=1.5,b=x", "b=x", '{"a": 1, "b": "x", "c": 1}', '{"a": 1, "b": "\\ud800"}'):
+        code, out, _ = run(capfd, "history", "pairs", typed, "--json")
+        assert (code, json.loads(out)["error"]["code"]) == (2, "bad_key"), typed
 
 
 def test_changes_shows_the_last_events_in_the_order_of_landing(feed: Feed, capfd: pytest.CaptureFixture[str]) -> None:

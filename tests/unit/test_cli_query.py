@@ -15,7 +15,7 @@ from cdc_lake.cli import main as cli
 from cdc_lake.cli import output
 from cdc_lake.cli.shell import Shell, is_complete
 from cdc_lake.events import TableId
-from tests.lake_model import Feed, config
+from tests.lake_model import Feed, append_ends, config, end_row
 
 ORDERS = TableId("public", "orders")
 
@@ -75,6 +75,9 @@ def test_query_reads_a_file_or_stdin(
         (("query", "-f", "missing.sql"), 2, "missing.sql cannot be read"),
         (("query", "SELECT 1", "--format", "jsn"), 2, 'Did you mean "json"?'),
         (("query", "SELECT 1", "--as-of", "2026-01-01"), 2, "before the log of pos begins"),
+        (("query", "SELECT 1", "--as-of", "2027-01-01"), 2, "after what the lake holds of pos"),
+        (("query", "SELECT 1", "--as-of", "yesterday"), 2, "'yesterday' is no moment"),
+        (("query", "SELECT 1", "--as-of", "tx:9"), 2, "has no transaction 9"),
         (("fold", "oders"), 2, 'Did you mean "orders"?'),
     ],
 )
@@ -86,6 +89,16 @@ def test_a_slip_is_answered_in_words(
     assert (found, out) == (code, "")
     assert words in err
     assert "Traceback" not in err
+
+
+def test_a_number_that_is_a_transaction_and_an_lsn_is_asked_back(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    append_ends(folder, [end_row(100, "1002", {}, lsn=1003)])
+    code, out, err = run(capfd, "query", "SELECT 1", "--as-of", "1002")
+
+    assert (code, out) == (2, "")
+    assert "--as-of tx:1002 or --as-of lsn:1002" in err
 
 
 def test_an_error_is_json_when_json_was_asked_for(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
