@@ -12,6 +12,7 @@ import psycopg
 from cdc_lake.errors import LakeError, SourceError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.project.snapshot import SourceState
+from cdc_lake.query.source_rights import marker_refused
 
 # TRUNCATE and rewriting DDL are not MVCC-safe: an older snapshot then sees an empty table. The catalogue as of the
 # snapshot and as of now tell: https://www.postgresql.org/docs/current/mvcc-caveats.html
@@ -87,25 +88,35 @@ def take_snapshot(connection: psycopg.Connection[Any]) -> SourceSide:
 
 
 def write_marker(dsn: str) -> str | None:
-    """Write a transaction that is captured and come after all that a snapshot sees; its id, None without a table."""
+    """Write a transaction that is captured and come after all that a snapshot sees; its id, None without a table.
+
+    Raises SourceError when the role may not.
+    """
     with psycopg.connect(dsn, autocommit=True) as con:
-        found = con.execute("SELECT to_regclass('cdc_lake.heartbeat') IS NOT NULL").fetchone()
-        if not found or not found[0]:
-            return None
-        row = con.execute(
-            """INSERT INTO cdc_lake.heartbeat (id, beat) VALUES (1, clock_timestamp())
-            ON CONFLICT (id) DO UPDATE SET beat = EXCLUDED.beat
-            RETURNING (pg_current_xact_id()::text::bigint & 4294967295)::text"""
-        ).fetchone()
-        return str(row[0]) if row else None
+        try:
+            return _marked(con)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise marker_refused(con, error) from None
+
+
+def _marked(con: psycopg.Connection[Any]) -> str | None:
+    found = con.execute("SELECT to_regclass('cdc_lake.heartbeat') IS NOT NULL").fetchone()
+    if not found or not found[0]:
+        return None
+    row = con.execute(
+        """INSERT INTO cdc_lake.heartbeat (id, beat) VALUES (1, clock_timestamp())
+        ON CONFLICT (id) DO UPDATE SET beat = EXCLUDED.beat
+        RETURNING (pg_current_xact_id()::text::bigint & 4294967295)::text"""
+    ).fetchone()
+    return str(row[0]) if row else None
 
 
 def read_refused(error: psycopg.Error) -> SourceError:
-    """The source did not let itself be read."""
+    """The source did not let itself be read to the end."""
     return SourceError(
-        "The source refused to be read.",
+        "The source ended the comparison before it was done.",
         why=first_line(error),
-        next="grant SELECT on the captured tables to the role of the source's dsn, then verify again",
+        next="cdc-lake doctor  looks at the source and at the rights; then verify again",
     )
 
 

@@ -31,6 +31,7 @@ from cdc_lake.project.types import schema_from_catalogue
 from cdc_lake.query.causes import explain
 from cdc_lake.query.compare import Comparison, TableReport, pairs
 from cdc_lake.query.found import Found
+from cdc_lake.query.source_rights import check_rights
 from cdc_lake.query.source_side import SourceSide, not_reached, read_refused, take_snapshot, write_marker
 
 # A running sink lands a heartbeat every few seconds. Without any for this long, waiting on is of no use.
@@ -137,6 +138,7 @@ class Verifier:
     ) -> Report:
         with psycopg.connect(self.dsn) as snapshot, fold_connection(self.memory_mb) as con:
             side = take_snapshot(snapshot)
+            check_rights(snapshot, entries)
             marker = write_marker(self.dsn)
             reached = wait_seconds is None or self._wait(con, marker, wait_seconds)
             if mend is not None and not (reached and marker):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -121,6 +122,42 @@ def test_a_source_that_is_away_is_named_without_its_password(project: Project) -
     assert done.returncode == 1
     assert "127.0.0.1:9" in done.stderr
     assert "hunter2" not in done.stderr + done.stdout
+
+
+@pytest.fixture
+def auditor(project: Project, database: Database) -> Iterator[str]:
+    """A role that may read the source, and nothing more; the project reads the source as this role."""
+    name = f"auditor_{database.name[-12:]}"
+    _change(project, f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'hunter2'", f'GRANT pg_read_all_data TO "{name}"')
+    owner = urlsplit(project.dsn)
+    there = owner._replace(netloc=f"{name}:hunter2@{owner.hostname}:{owner.port}")
+    config = project.folder / "cdc-lake.yaml"
+    config.write_text(config.read_text().replace(project.dsn, there.geturl()))
+    yield name
+    _change(project, f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
+
+
+def _mended(project: Project, message: str) -> None:
+    """`verify` refuses with `message`; the SQL that it gives is run."""
+    done = project.run("--json", "verify")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "permission_denied"), error
+    assert message in error["message"]
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    _change(project, *error["next"].split("; "))
+
+
+def test_a_missing_right_is_named_with_the_sql_that_grants_it(project: Project, auditor: str) -> None:
+    _mended(project, f"The role {auditor} may not write to cdc_lake.heartbeat.")
+    assert project.verify()["ok"]
+    _change(project, f'REVOKE pg_read_all_data FROM "{auditor}"', "REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    _change(project, f'GRANT SELECT (id, name) ON goods TO "{auditor}"')
+    _mended(project, "may not read the whole of public.goods, public.visits.")
+    assert project.verify()["ok"]
+    _change(project, "ALTER TABLE goods ENABLE ROW LEVEL SECURITY")
+    _mended(project, "may not read the whole of public.goods.")
+    assert project.verify()["ok"]
 
 
 def _cause(project: Project, table: str) -> str:
