@@ -123,9 +123,7 @@ def find_cut(
     way. `excuse` says which rows will never come.
     """
     _find_missing(con, ends, counts, landed, floor)
-    others = con.execute("SELECT DISTINCT name FROM missing WHERE NOT landed").fetchall()
-    nobodys = [name for (name,) in others if not awaited(name)]
-    con.execute("DELETE FROM missing WHERE list_contains(?::VARCHAR[], name)", [nobodys])
+    _forget_others(con, awaited)
     lacks = [Lack(*row) for row in con.execute("SELECT pos, name, missing FROM missing").fetchall()]
     for lack in excuse(lacks) if lacks else []:
         values = [lack.rows, lack.pos, lack.table]
@@ -165,6 +163,13 @@ def _find_missing(
         WHERE coalesce(c.n, 0) < e.n AND e.pos > coalesce(named.repaired, 0)""",
         [list(landed), list(landed.values())],
     )
+
+
+def _forget_others(con: duckdb.DuckDBPyConnection, awaited: Callable[[str], bool]) -> None:
+    """Leave in `missing` only what has a log or is awaited."""
+    others = con.execute("SELECT DISTINCT name FROM missing WHERE NOT landed").fetchall()
+    nobodys = [name for (name,) in others if not awaited(name)]
+    con.execute("DELETE FROM missing WHERE list_contains(?::VARCHAR[], name)", [nobodys])
 
 
 def _end(con: duckdb.DuckDBPyConnection, log: LogFiles | None, position: int) -> dict[str, Any]:
