@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdc_lake.capture.columns import read_columns
 from cdc_lake.checks import Check, Findings, Status, failed, ok
 from cdc_lake.cli.doctor_area import Area
 from cdc_lake.config import Config, Source
@@ -15,11 +17,14 @@ from cdc_lake.consume import check_topics, open_broker
 from cdc_lake.consume.broker import Broker
 from cdc_lake.consume.topics import Topics, open_topics
 from cdc_lake.errors import CdcLakeError
+from cdc_lake.events import TableId
 from cdc_lake.land import check_store
 from cdc_lake.land.probe import probe, unsafe_switch
 from cdc_lake.land.resume import resume_points
 from cdc_lake.query.check_cut import check_cut
-from cdc_lake.query.overview import overview
+from cdc_lake.query.check_doubts import check_columns_told, check_source_tables
+from cdc_lake.query.doubts import Doubts
+from cdc_lake.query.overview import examine_sources
 
 _GROUP = "cdc-lake-doctor"  # only asked with, never joined
 
@@ -42,7 +47,7 @@ def check_lake_and_topics(area: Area) -> None:
     findings.add([*written, check_store.check_disk(root, check_store.free_bytes(root))])
     landed = {source.name: _tables(area, source) for source in config.all_sources}
     waiting = _broker(area, landed)
-    _cuts(area, waiting)
+    _shown(area, waiting)
 
 
 def _tables(area: Area, source: Source) -> Sequence[check_store.TableFacts] | None:
@@ -136,17 +141,35 @@ def _topics_of(
     return checks, sum(check_topics.waiting_records(infos, landed).values())
 
 
-def _cuts(area: Area, waiting: dict[str, int]) -> None:
-    findings = area.begin("the cut")
+def _shown(area: Area, waiting: dict[str, int]) -> None:
+    """What readers see: the cut, and whether the tables show what the source shows."""
+    findings = area.begin("what readers see")
     try:
-        document = overview(area.config)
+        found = examine_sources(area.config)
     except CdcLakeError as error:
-        findings.skip(["lake.cut"], error.message)
+        findings.skip(["lake.cut", "lake.columns", "lake.sources"], error.message)
         return
-    cut = document["cut"]
-    cuts = {area.config.all_sources[0].name: cut} if "position" in cut else cut
-    for name, one in cuts.items():
-        _add_for(area, name, check_cut(one, waiting_records=waiting.get(name)))
+    for name, one in found.items():
+        _add_for(area, name, check_cut(one.cut, waiting_records=waiting.get(name)))
+        _add_for(area, name, check_columns_told({str(t): d for t, d in one.doubts.items()}))
+    for source in area.config.all_sources:
+        if source.name in found:
+            _source_tables(area, source, found[source.name].doubts)
+
+
+def _source_tables(area: Area, source: Source, doubts: dict[TableId, Doubts]) -> None:
+    findings = area.begin(f"the tables of {source.name} in the source", source.name)
+    if "postgres" in area.down and not source.dsn:
+        findings.skip(["lake.sources"], "stack.postgres")
+        return
+    try:
+        told = read_columns(area.config.dsn(source), list(doubts))
+    except CdcLakeError:
+        findings.skip(["lake.sources"], "source.reachable")
+        return
+    present = {str(t): int(json.loads(text)["oid"]) for t, text in told.items()}
+    captured = {str(t) for t in doubts if area.config.captures(t)}
+    findings.add(check_source_tables({str(t): d for t, d in doubts.items()}, present, captured))
 
 
 def _add_for(area: Area, source: str, check: Check) -> None:

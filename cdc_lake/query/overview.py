@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 
 from cdc_lake.config import Config
+from cdc_lake.events import TableId
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.query.doubts import Doubts, read_doubts
 from cdc_lake.query.session import read_sources
 
 
@@ -37,18 +40,43 @@ def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) 
 
 
 def table_rows(config: Config) -> list[dict[str, Any]]:
-    """A row per table, for a person: key, rows landed and unfolded, the time of the last landing, an error if any.
+    """A row per table, for a person: key, rows landed and unfolded, last landing, what no event told, an error if any.
 
     Raises LakeError when a table of the lake cannot be read.
     """
     con = duckdb.connect()
     try:
-        return [_listed(s, t) for s in read_sources(con, config) for t in s.tables]
+        return [_listed(con, s, t) for s in read_sources(con, config) for t in s.tables]
     finally:
         con.close()
 
 
-def _listed(source: SourceState, table: TableState) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A source's part of the lake, for `doctor`."""
+
+    cut: dict[str, Any]
+    doubts: dict[TableId, Doubts]
+
+
+def examine_sources(config: Config) -> dict[str, Examined]:
+    """The cut of each source, and what no event told of its tables.
+
+    Raises LakeError when a table of the lake cannot be read.
+    """
+    con = duckdb.connect()
+    try:
+        sources = read_sources(con, config)
+        empty = {config.all_sources[0].name: Examined(Cut().as_dict(), {})}
+        return {
+            s.source: Examined(s.cut.as_dict(), {t.table: read_doubts(con, t) for t in s.tables}) for s in sources
+        } or empty
+    finally:
+        con.close()
+
+
+def _listed(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState) -> dict[str, Any]:
+    doubts = read_doubts(con, table)
     return {
         "table": str(table.table),
         "source": source.source,
@@ -56,6 +84,8 @@ def _listed(source: SourceState, table: TableState) -> dict[str, Any]:
         "rows_landed": table.log.rows,
         "unfolded": table.tail.facts.placed + table.tail.facts.free,
         "last_landed": _last_landed(table),
+        **doubts.as_dict(str(table.table)),
+        "note": table.error.message if table.error is not None else doubts.words or None,
         "error": table.error.message if table.error is not None else None,
     }
 

@@ -1,0 +1,74 @@
+"""What no event told of a table: values that DDL gave to older rows, and that the table was made anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from cdc_lake.land.tables import LOG
+from cdc_lake.project.files import scan
+from cdc_lake.project.snapshot import TableState
+from cdc_lake.project.tail import REPAIR
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """`unsure` and `converted` columns as in `Shapes`; `recreated`: the log has rows of an earlier table of the name.
+
+    `oid` is PostgreSQL's number of the table when its newest shape was seen, None when nobody was asked. `repaired`
+    says that rows were put right since then, with which all of these are settled.
+    """
+
+    unsure: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
+    recreated: bool = False
+    oid: int | None = None
+    repaired: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether rows may differ from the source's, and nothing has put them right."""
+        return bool(self.unsure or self.converted or self.recreated) and not self.repaired
+
+    @property
+    def words(self) -> str:
+        """For a person; empty when none is open."""
+        parts = [
+            f"no event tells older rows' {', '.join(self.unsure)}" if self.unsure else "",
+            f"converted without events: {', '.join(self.converted)}" if self.converted else "",
+            "dropped and made anew in the source" if self.recreated else "",
+        ]
+        return "; ".join(filter(None, parts)) if self.open else ""
+
+    def as_dict(self, table: str) -> dict[str, Any]:
+        """For `tables --json`; `next` is the command that settles them, None when none is open."""
+        return {
+            "unsure_columns": list(self.unsure),
+            "converted_columns": list(self.converted),
+            "recreated": self.recreated,
+            "repaired": self.repaired,
+            "next": f"cdc-lake verify --repair {table}" if self.open else None,
+        }
+
+
+def read_doubts(con: duckdb.DuckDBPyConnection, table: TableState) -> Doubts:
+    """The doubts of `table`; its log is read only when there is one that a repair may have settled."""
+    if table.shapes is None or table.error is not None:
+        return Doubts()
+    told = sorted((v for v in table.versions if v.kind == "columns"), key=lambda v: v.recorded)
+    numbers = [int(json.loads(v.definition)["oid"]) for v in told]
+    recreated = len(set(numbers)) > 1
+    unsure, converted = tuple(table.shapes.unsure), tuple(table.shapes.converted)
+    repaired = bool(unsure or converted or recreated) and _repaired(con, table)
+    return Doubts(unsure, converted, recreated, numbers[-1] if numbers else None, repaired)
+
+
+def _repaired(con: duckdb.DuckDBPyConnection, table: TableState) -> bool:
+    changed = max(v.recorded[0] for v in table.versions if v.kind in ("connect", "columns"))
+    row = con.execute(
+        f"SELECT count(*) FROM {scan(table.log.paths, LOG)} WHERE {REPAIR} AND epoch_us(__ingested_at) > {changed}"
+    ).fetchone()
+    return bool(row and row[0])
