@@ -182,6 +182,19 @@ def test_a_superuser_and_missing_rights_are_named(project: Project) -> None:
     assert failing(examine(project)) == set()
 
 
+def test_a_table_that_is_gone_from_the_source_or_was_made_anew_is_named(project: Project) -> None:
+    execute(project.dsn, "ALTER TABLE goods RENAME TO goods_before")
+    gone = examine(project)["lake.sources"]
+    assert (gone["status"], gone["found"]) == ("WARN", "no longer in the source: public.goods")
+    execute(project.dsn, "CREATE TABLE goods (LIKE goods_before INCLUDING ALL)")
+    anew = examine(project)["lake.sources"]
+    assert (anew["status"], anew["found"]) == ("WARN", "dropped and made anew in the source: public.goods")
+    assert anew["fix"].endswith("cdc-lake verify --repair public.goods")
+    execute(project.dsn, "DROP TABLE goods", "ALTER TABLE goods_before RENAME TO goods")
+    checks = examine(project)
+    assert (failing(checks), warning(checks)) == (set(), set())
+
+
 def test_a_wrong_setting_is_named_in_the_file_and_in_what_runs(project: Project, stack: RunningStack) -> None:
     before = edit(project, {"skipped.operations": "t"})
     checks = examine(project)
