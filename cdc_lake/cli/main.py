@@ -29,6 +29,7 @@ NOUNS: tuple[str, ...] = (
     "tables",
     "fold",
     "rebuild",
+    "maintain",
     "verify",
     "dlq",
     "demo",

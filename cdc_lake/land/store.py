@@ -12,7 +12,7 @@ from deltalake.writer.properties import ColumnProperties
 
 from cdc_lake.land.layout import open_delta
 
-_WRITER = WriterProperties(
+WRITER = WriterProperties(
     compression="ZSTD",
     compression_level=1,
     # Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
@@ -22,6 +22,10 @@ _WRITER = WriterProperties(
         for name in ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
     },
 )
+
+# How long files that a commit removed stay written down: vacuum finds them by that alone, so it must be longer than
+# readers may hold them, and it makes checkpoints longer, so not by much.
+REMEMBERED = {"delta.deletedFileRetentionDuration": "interval 14 days"}
 
 
 class Store(Protocol):
@@ -64,8 +68,9 @@ class DeltaStore:
             rows,
             mode="append",
             description=description if table is None else None,
+            configuration=REMEMBERED if table is None else None,
             storage_options=self._options,
-            writer_properties=_WRITER,
+            writer_properties=WRITER,
             commit_properties=CommitProperties(app_transactions=held),
         )
 

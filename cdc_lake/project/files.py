@@ -6,7 +6,8 @@ one that may hold anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,13 +84,13 @@ def read_files(path: str, table: DeltaTable) -> LogFiles:
     return LogFiles(version=table.version(), files=tuple(rows), positions=_positions(table, rows))
 
 
-def _positions(table: DeltaTable, files: Iterable[LogFile]) -> dict[tuple[str, int], int]:
-    last: dict[str, int] = {}
-    for file in files:
-        if file.topic is not None and file.partitions is not None:
-            last[file.topic] = max(last.get(file.topic, 0), file.partitions[1])
+def _positions(table: DeltaTable, files: Collection[LogFile]) -> dict[tuple[str, int], int]:
+    # A file that a compaction made may hold several topics; the table's description names those that feed it.
+    topics = dict.fromkeys([f.topic for f in files if f.topic is not None])
+    topics |= dict.fromkeys(json.loads(table.metadata().description or "{}").get("topics", []))
+    highest = max((f.partitions[1] for f in files if f.partitions is not None), default=-1)
     found = {}
-    for topic, highest in last.items():
+    for topic in topics:
         for partition in range(highest + 1):
             version = table.transaction_version(transaction_id(TopicPartition(topic, partition)))
             if version is not None:

@@ -19,6 +19,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import current_path
+from cdc_lake.land.store import REMEMBERED
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.base import LAYOUT, own_names, storage_type
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
@@ -32,7 +33,7 @@ from cdc_lake.sqltext import ident
 _BATCH_ROWS = 50_000
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 # delta-rs 1.6 panics when it keeps statistics of a DATE 'infinity' or of years past 262142, both legal in PostgreSQL.
-_NO_STATISTICS: Any = {"delta.dataSkippingNumIndexedCols": "0"}
+_CONFIGURATION: Any = {"delta.dataSkippingNumIndexedCols": "0", **REMEMBERED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def _write(
         rows,
         mode="overwrite" if handle is not None else "error",
         schema_mode="overwrite" if handle is not None else None,
-        configuration=_NO_STATISTICS if handle is None else None,
+        configuration=_CONFIGURATION if handle is None else None,
         storage_options=options,
         writer_properties=_WRITER,
         commit_properties=CommitProperties(app_transactions=held),

@@ -80,10 +80,17 @@ def explain(session: Session, error: Exception, sql: str) -> SqlError:
         hint = suggest(column.group(1), re.findall(r'"([^"]+)"', rest.split("\n\n")[0]))
         return SqlError(f"There is no column {column.group(1)}.", why=_lines(hint, place), next="cdc-lake tables")
     kind, _, message = _IN_FUNCTION.sub("", first).partition(": ")
+    if kind == "IO Error" and _GONE.search(message):
+        return SqlError(message, why=_FILES_GONE, next="run it again in a new session", code="files_gone")
     refused = kind == "Invalid Input Error" and not place
     return SqlError(message or kind, why=rest.strip() if refused else place, next="" if refused else _NEXT)
 
 
+_GONE = re.compile(r"(No files found|No such file|HTTP 404).*\.parquet|\.parquet.*(No such file|HTTP 404)", re.S)
+_FILES_GONE = (
+    "A session reads the files that were there when it was opened, and this one is older than what "
+    "`cdc-lake maintain --keep` keeps of replaced files; or somebody deleted the file."
+)
 _NEXT = "correct the query; the tables and their columns: cdc-lake tables"
 
 

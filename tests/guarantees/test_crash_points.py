@@ -37,6 +37,13 @@ SINK = (
     "sink:after-broker-commit",
 )
 FOLD = ("fold:before-write", "fold:writing", "fold:after-commit", "fold:after-commit:3")
+MAINTAIN = (
+    "maintain:before-compact",
+    "maintain:after-compact",
+    "maintain:after-compact:3",
+    "maintain:before-vacuum",
+    "maintain:after-vacuum",
+)
 REPLAY = (
     "dlq:before-put-back",
     "land:before-commit",
@@ -107,6 +114,25 @@ def test_a_rebuild_killed_before_or_after_its_swap_leaves_a_whole_table(shop: Pr
     die(shop, point, "rebuild", "public.orders")
     assert shop.verify()["ok"]
     shop.ok("rebuild", "public.orders")
+    check(shop)
+
+
+@pytest.mark.parametrize("point", MAINTAIN)
+def test_a_maintenance_killed_at_a_named_point_is_mended_by_the_next_one(shop: Project, point: str) -> None:
+    for _ in range(9):
+        trade(shop)
+        shop.ok("sink", "run", "--until-caught-up")
+    if "vacuum" in point:
+        shop.ok("maintain")
+    shop.ok("fold")
+    sink = shop.start("sink", "run")
+    try:
+        die(shop, point, "maintain", "--keep", "0h", "--no-fold")
+        assert shop.verify()["ok"]
+        shop.ok("maintain", "--keep", "0h")
+    finally:
+        sink.send_signal(signal.SIGTERM)
+        assert sink.wait(timeout=60) == 0
     check(shop)
 
 
@@ -181,4 +207,4 @@ def _committed(folder: Path) -> int:
 def test_every_point_of_the_code_is_killed_at() -> None:
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
-    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *REPLAY)}
+    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *MAINTAIN, *REPLAY)}

@@ -30,6 +30,7 @@ PARTS: dict[str, set[str]] = {
     "local": set(),
     "pipeline": {"capture", "consume", "decode", "land", "project"},
     "replay": {"decode", "land"},
+    "maintain": {"land", "project"},
     "repair": {"decode", "land", "project", "query"},
     "cli": {
         *(
@@ -38,6 +39,7 @@ PARTS: dict[str, set[str]] = {
             "decode",
             "land",
             "local",
+            "maintain",
             "pipeline",
             "project",
             "query",

@@ -1,0 +1,119 @@
+"""What is due for a Delta table, and why: rules by which a byte is rewritten only a few times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cdc_lake.maintain.look import Look
+
+FOLD, COMPACT, CHECKPOINT, CLEANUP, VACUUM, REMEMBER = "fold", "compact", "checkpoint", "cleanup", "vacuum", "remember"
+
+# The read models are rewritten whole by each fold: they have no small files to merge.
+CURRENT = "current"
+
+# Fewer files than this cost a reader less than merging them costs.
+_FILES = 8
+# Each level's files are this many times larger than those of the one below.
+_FACTOR = 8
+_LOWEST = 64 << 10
+# A fold rewrites its whole table: it pays when it brings in a tenth of it, or as much as makes reads slow by itself.
+_FOLD_SHARE, _FOLD_LEAST, _FOLD_ALWAYS = 10, 1_000, 1_000_000
+# Opening a table reads every commit behind the last checkpoint.
+_COMMITS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a person may choose: the size that files grow to, how long replaced files are kept, and whether to fold."""
+
+    target_bytes: int = 128 << 20
+    keep: timedelta = timedelta(days=7)
+    fold: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do: `files` and `bytes` are what it reads or deletes, `level` the size a compaction merges up to."""
+
+    action: str
+    why: str
+    files: int = 0
+    bytes: int = 0
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A compaction that pays: files below half of `level` bytes, how many and how large they are together."""
+
+    level: int
+    files: int
+    bytes: int
+
+
+def find_merge(sizes: Sequence[int], target: int) -> Merge | None:
+    """The largest merge that pays; None when none does.
+
+    It pays when at least eight files are below half of its level, so that any two of them fit into one, and no large
+    file is rewritten for the sake of a few small ones: the largest holds at most half of their bytes, and where there
+    are files between half and the whole of the level, which are filled up too, the small ones fill half of one.
+    """
+    for level in _levels(target):
+        small = [s for s in sizes if 2 * s < level]
+        whole = 2 * sum(small) >= level or not any(level <= 2 * s < 2 * level for s in sizes)
+        if len(small) >= _FILES and 2 * max(small) <= sum(small) and whole:
+            return Merge(level, len(small), sum(small))
+    return None
+
+
+def _levels(target: int) -> Iterator[int]:
+    yield target
+    while (target := target // _FACTOR) >= _LOWEST:
+        yield target
+
+
+def fold_due(unfolded: int, folded: int) -> str:
+    """Why a fold pays for a table with so many unfolded changes and folded rows; empty when it does not."""
+    if unfolded < _FOLD_LEAST:
+        return ""
+    if unfolded >= _FOLD_ALWAYS:
+        return f"{unfolded:,} changes are not folded; reads resolve them each time"
+    if unfolded * _FOLD_SHARE >= folded:
+        return f"{unfolded:,} changes are not folded, against {folded:,} folded rows"
+    return ""
+
+
+def plan(part: str, seen: Look, rules: Rules) -> list[Step]:
+    """What is due for the table, in the order in which it is done. Folds are decided apart: see `fold_due`."""
+    steps = []
+    merge = find_merge(seen.sizes, rules.target_bytes) if part != CURRENT else None
+    if not seen.remembers:
+        steps.append(Step(REMEMBER, "removed files must stay written down until they are deleted"))
+    if merge is not None:
+        why = f"{merge.files} files are below {size(merge.level // 2)}"
+        steps.append(Step(COMPACT, why, merge.files, merge.bytes, merge.level))
+    if seen.commits >= _COMMITS:
+        steps.append(Step(CHECKPOINT, f"{seen.commits} commits since the last one", seen.commits))
+    if seen.old_commits:
+        why = f"{seen.old_commits} commits are older than 30 days and before a checkpoint"
+        steps.append(Step(CLEANUP, why, seen.old_commits))
+    if seen.expired:
+        why = f"{len(seen.expired)} files were replaced more than {span(rules.keep)} ago"
+        steps.append(Step(VACUUM, why, len(seen.expired), sum(seen.expired.values())))
+    return steps
+
+
+def size(number: int) -> str:
+    """Bytes as a person reads them."""
+    value, units = float(number), ["B", "KB", "MB", "GB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if value >= 10 or units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def span(keep: timedelta) -> str:
+    """A retention as it is written on the command line: 7d, 12h."""
+    hours = int(keep.total_seconds() // 3600)
+    return f"{hours // 24}d" if hours and hours % 24 == 0 else f"{hours}h"

@@ -1,0 +1,81 @@
+"""Do what is due for one Delta table. Each step is one commit or none: killed anywhere, the next run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from deltalake import DeltaTable, PostCommitHookProperties
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from cdc_lake.crashpoints import reach
+from cdc_lake.errors import LakeError, first_line
+from cdc_lake.land.layout import open_delta
+from cdc_lake.land.store import REMEMBERED, WRITER
+from cdc_lake.maintain.look import removed_before
+from cdc_lake.maintain.plan import CHECKPOINT, CLEANUP, COMPACT, REMEMBER, VACUUM, Step
+
+# A commit that loses a race is tried again from what is there then.
+_ATTEMPTS = 5
+# One file is written at a time: memory does not grow with the number of files.
+_TASKS = 1
+
+
+def do(path: str, options: Mapping[str, str] | None, step: Step, keep: timedelta) -> None:
+    """Do one step of a plan. Compaction needs `lock.sole_rewriter`; everything else may run beside anything.
+
+    Raises LakeError.
+    """
+    actions: dict[str, Callable[[DeltaTable], object]] = {
+        REMEMBER: lambda table: table.alter.set_table_properties(REMEMBERED),
+        COMPACT: lambda table: _compact(table, step.level),
+        CHECKPOINT: lambda table: table.create_checkpoint(),
+        CLEANUP: lambda table: table.cleanup_metadata(),
+        VACUUM: lambda table: _vacuum(table, keep),
+    }
+    held = dict(options) if options else None
+    for attempt in range(1, _ATTEMPTS + 1):
+        table = open_delta(path, held)
+        if table is None:
+            return
+        try:
+            actions[step.action](table)
+        except CommitFailedError as error:
+            if attempt == _ATTEMPTS:
+                raise _explained(path, step, error) from error
+        except (DeltaError, OSError, ValueError) as error:
+            raise _explained(path, step, error) from error
+        else:
+            return
+
+
+def _compact(table: DeltaTable, level: int) -> None:
+    """Merge files below `level` in one commit that says that no row changed. Rows keep their order within a file.
+
+    Appends may be committed meanwhile: neither makes the other fail.
+    """
+    reach("maintain:before-compact")
+    table.optimize.compact(
+        target_size=level,
+        max_concurrent_tasks=_TASKS,
+        writer_properties=WRITER,
+        # Checkpoints are a step of their own.
+        post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
+    )
+    reach("maintain:after-compact")
+
+
+def _vacuum(table: DeltaTable, keep: timedelta) -> None:
+    reach("maintain:before-vacuum")
+    removed_before(table, keep, dry_run=False)
+    reach("maintain:after-vacuum")
+
+
+def _explained(path: str, step: Step, error: Exception) -> LakeError:
+    full = "No space left" in str(error) or "StorageFull" in str(error)
+    return LakeError(
+        f"{step.action} of {path} failed.",
+        why=first_line(error),
+        next="free space on the disk, then: cdc-lake maintain" if full else "cdc-lake maintain once more",
+        code="disk_full" if full else "maintain_failed",
+    )
