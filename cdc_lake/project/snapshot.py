@@ -328,13 +328,14 @@ def _read_schemas(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> di
 
 
 def _newest_schema(con: duckdb.DuckDBPyConnection, log: LogFiles) -> str | None:
-    """The schema of the newest row."""
+    """The schema of the newest row: of a file that a compaction made, among those that landed last."""
     file = log.newest()
     if file is None or file.schema_id is not None:
         return file.schema_id if file is not None else None
     row = con.execute(
         f"""SELECT __schema_id FROM {scan([file.path])} WHERE __schema_id IS NOT NULL AND NOT {REPAIR}
-        ORDER BY __lsn DESC NULLS LAST, __offset DESC LIMIT 1"""
+        ORDER BY __ingested_at > max(__ingested_at) OVER () - INTERVAL 1 MINUTE DESC, __lsn DESC NULLS LAST,
+        __offset DESC LIMIT 1"""
     ).fetchone()
     return row[0] if row is not None else None
 

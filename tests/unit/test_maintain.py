@@ -35,7 +35,7 @@ from cdc_lake.project.fold import fold_source
 from cdc_lake.project.snapshot import Lake
 from cdc_lake.query.run import SqlError, run_sql
 from cdc_lake.query.session import open_session
-from tests.lake_model import SOURCE, Feed, append_log, config, log_row
+from tests.lake_model import SOURCE, Feed, append_log, append_schemas, config, log_row, schema_row
 from tests.lakes import end, event, log_rows, make_sink
 
 ORDERS, PAIRS, BAG = TableId("public", "orders"), TableId("public", "pairs"), TableId("public", "bag")
@@ -144,6 +144,27 @@ def test_a_file_of_several_topics_still_tells_how_far_each_has_landed(tmp_path: 
     keep_in_shape(job(tmp_path))
     assert len(files().files) == 1 < len(before.files)
     assert files().positions == before.positions == {("pos.public.orders", 0): 20}
+
+
+def test_a_compaction_does_not_bring_an_older_shape_back(tmp_path: Path) -> None:
+    """Rows of an incremental snapshot have no LSN: only when they landed says that they are the newest."""
+    append_schemas(tmp_path, [schema_row(ORDERS, "old", {"id": "int32", "qty": "int32"}, ("id",))])
+    append_schemas(tmp_path, [schema_row(ORDERS, "new", {"id": "int32", "total": "int32"}, ("id",), 900)])
+    for n in range(8):
+        row = log_row(ORDERS, "c", n, key={"id": n}, after={"id": n, "qty": n}, schema_id="old")
+        append_log(tmp_path, ORDERS, [row])
+    last = log_row(ORDERS, "r", 900, key={"id": 9}, after={"id": 9, "total": 1}, schema_id="new")
+    append_log(tmp_path, ORDERS, [{**last, "__lsn": None, "__snapshot": "incremental"}])
+
+    def columns() -> list[str]:
+        session = open_session(config(tmp_path))
+        found = session.connection.sql("SELECT * FROM orders").columns
+        session.close()
+        return list(found)
+
+    assert columns() == ["id", "total"]
+    keep_in_shape(job(tmp_path))
+    assert columns() == ["id", "total"]
 
 
 def sink_kafka(count: int) -> MemoryKafka:
