@@ -139,7 +139,7 @@ def _rows(report: Report) -> list[dict[str, Any]]:
         "bytes": size(report.bytes),
     }
     steps = [{"step": t.step.action, "outcome": t.outcome, "why": t.step.why} for t in report.steps]
-    return [{**first, **step} for step in steps] or ([first] if report.files else [])
+    return [{**first, **step} for step in steps] or [first]
 
 
 def _document(report: Report) -> dict[str, Any]:

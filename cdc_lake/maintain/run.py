@@ -88,7 +88,10 @@ def maintain(job: Job, tell: Tell) -> Iterator[Report]:
     for source in layout.list_sources(job.lake.root):
         folds = _folds(job, source, tell) if job.rules.fold else {}
         for part in _parts(job, source):
-            yield _kept(job, part, folds.get(part.table) if part.kind == CURRENT and part.table else None, tell)
+            fold = folds.get(part.table) if part.kind == CURRENT and part.table else None
+            report = _kept(job, part, fold, tell)
+            if report is not None:
+                yield report
 
 
 def _parts(job: Job, source: str) -> list[Part]:
@@ -131,12 +134,13 @@ def _folds(job: Job, source: str, tell: Tell) -> dict[TableId, Taken]:
     return done
 
 
-def _kept(job: Job, part: Part, fold: Taken | None, tell: Tell) -> Report:
+def _kept(job: Job, part: Part, fold: Taken | None, tell: Tell) -> Report | None:
+    """What became of a Delta table; None when there is none."""
     taken = [fold] if fold is not None else []
     try:
         seen = look(part.path, job.lake.options, job.rules.keep)
         if seen is None:
-            return Report(part, steps=tuple(taken))
+            return Report(part, steps=tuple(taken)) if taken else None
         report = Report(part, len(seen.sizes), seen.bytes, len(seen.sizes), seen.bytes)
         taken += _steps(job, part, plan(part.kind, seen, job.rules), tell)
         if any(t.outcome == DONE for t in taken):
