@@ -35,7 +35,7 @@ class KafkaFeed(Feed):
         self._mark("BEGIN", tx_id, {})
         for table, event in events:
             self.place(table, event)
-            if self.chance.random() < 0.03:
+            if self.chance.random() < 0.1:
                 self.place(table, event)
             if self.chance.random() < 0.1:
                 self._spoil(table)
