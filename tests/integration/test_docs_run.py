@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -58,6 +59,16 @@ class Project:
             check=False,
         )
 
+    @contextlib.contextmanager
+    def sink(self) -> Iterator[None]:
+        """A sink that runs meanwhile, for what the pages say is done beside one."""
+        command = [sys.executable, "-m", "cdc_lake", "-q", "sink", "run"]
+        with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL) as running:
+            try:
+                yield
+            finally:
+                running.send_signal(signal.SIGTERM)
+
 
 @pytest.fixture(scope="module")
 def project(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
@@ -81,6 +92,16 @@ def project(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def slots(admin: psycopg.Connection[tuple[object, ...]], database: str) -> list[tuple[object, ...]]:
     return admin.execute("SELECT slot_name FROM pg_replication_slots WHERE database = %s", [database]).fetchall()
+
+    @contextlib.contextmanager
+    def sink(self) -> Iterator[None]:
+        """A sink that runs meanwhile, for what the pages say is done beside one."""
+        command = [sys.executable, "-m", "cdc_lake", "-q", "sink", "run"]
+        with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL) as running:
+            try:
+                yield
+            finally:
+                running.send_signal(signal.SIGTERM)
 
 
 def fill(dsn: str) -> None:
@@ -127,7 +148,8 @@ def test_there_is_something_to_run() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_command_of_the_documentation_runs_and_prints_what_is_shown(project: Project, line: str) -> None:
-    done = project.run(re.sub(r"\bpos\b(?!\.json)", project.name, line) if " query" not in line else line)
+    with project.sink() if "--repair" in line else contextlib.nullcontext():
+        done = project.run(re.sub(r"\bpos\b(?!\.json)", project.name, line) if " query" not in line else line)
     shown = output_of(line)
     slip = bool(shown) and shown[0].startswith("Error: ")
     assert done.returncode == (2 if slip and "usage" in done.stderr else 1 if slip else 0), done.stderr
