@@ -114,6 +114,14 @@ def rows(project: Project, query: str) -> list[tuple[Any, ...]]:
 def test_keys_that_were_deleted_while_the_connector_was_away_end_with_its_new_snapshot(away: Project) -> None:
     before = rows(away, "SELECT id, name FROM goods ORDER BY id")
     tx = away.query("SELECT tx_id FROM lake.cut")[0]["tx_id"]
+    # A snapshot stands behind the last transaction before it; without another one that would be this one itself.
+    execute(away, "UPDATE goods SET name = name WHERE id = 42")
+
+    def moved() -> bool:
+        away.ok("sink", "run", "--until-caught-up")
+        return bool(away.query("SELECT tx_id FROM lake.cut")[0]["tx_id"] != tx)
+
+    wait_for(moved, "a later transaction in the lake")
     away.ok("connector", "delete", away.name, "--drop-slot")
     execute(away, *AWAY)
     away.register()
