@@ -93,16 +93,6 @@ def project(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
 def slots(admin: psycopg.Connection[tuple[object, ...]], database: str) -> list[tuple[object, ...]]:
     return admin.execute("SELECT slot_name FROM pg_replication_slots WHERE database = %s", [database]).fetchall()
 
-    @contextlib.contextmanager
-    def sink(self) -> Iterator[None]:
-        """A sink that runs meanwhile, for what the pages say is done beside one."""
-        command = [sys.executable, "-m", "cdc_lake", "-q", "sink", "run"]
-        with subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL) as running:
-            try:
-                yield
-            finally:
-                running.send_signal(signal.SIGTERM)
-
 
 def fill(dsn: str) -> None:
     loader.create_schema(dsn)
