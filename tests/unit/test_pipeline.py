@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,22 @@ from cdc_lake.errors import OffsetsExpired, PartitionFenced, TopicRecreated, Una
 from cdc_lake.events import TableId
 from cdc_lake.pipeline import Sink
 from tests.lakes import SOURCE, dead_rows, end, event, log_rows, make_sink, offsets
+
+
+@contextmanager
+def killed_at(here: Callable[[str], bool]) -> Iterator[None]:
+    """What runs in it dies at the first crash point for which `here` is true."""
+
+    def die(point: str) -> None:
+        if here(point):
+            raise KeyboardInterrupt
+
+    crashpoints.on_reach = die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        crashpoints.on_reach = None
 
 
 @pytest.fixture
@@ -188,16 +205,8 @@ def test_a_position_never_goes_back_when_what_is_landed_comes_again_in_smaller_r
     for _ in range(3):
         kafka.produce("pos.public.orders", 0, b'{"id":0}', b"{broken")
 
-    def die(point: str) -> None:
-        if point == "land:after-dead-letters":
-            raise KeyboardInterrupt
-
-    crashpoints.on_reach = die
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            make_sink(kafka, tmp_path).run(until_caught_up=True)
-    finally:
-        crashpoints.on_reach = None
+    with killed_at(lambda point: point == "land:after-dead-letters"):
+        make_sink(kafka, tmp_path).run(until_caught_up=True)
     # The dead letters are ahead of the table: the next sink reads their records again, two at a time.
     assert make_sink(kafka, tmp_path, max_records=2).run(until_caught_up=True).stopped == {}
     assert [r["offset"] for r in dead_rows(tmp_path)] == [1, 2, 3]
@@ -209,17 +218,9 @@ def test_a_table_that_is_ahead_of_the_others_of_its_topic_waits_for_them(kafka: 
     for i in range(8):
         kafka.produce("pos.public.a_b", 0, *event(["a b", "a_b"][i % 2], {"id": i}))
     commits = iter(range(100))
-
-    def die(point: str) -> None:
-        if point == "land:before-commit" and next(commits) == 3:  # both tables are declared, one has landed
-            raise KeyboardInterrupt
-
-    crashpoints.on_reach = die
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            make_sink(kafka, tmp_path).run(until_caught_up=True)
-    finally:
-        crashpoints.on_reach = None
+    # Both tables are declared, one has landed.
+    with killed_at(lambda point: point == "land:before-commit" and next(commits) == 3):
+        make_sink(kafka, tmp_path).run(until_caught_up=True)
     assert make_sink(kafka, tmp_path, max_records=2).run(until_caught_up=True).stopped == {}
     found = {name: [o for _, _, o in offsets(tmp_path, name)] for name in ("a b", "a_b")}
     assert found == {"a b": [0, 2, 4, 6], "a_b": [1, 3, 5, 7]}
