@@ -190,9 +190,9 @@ class Sink:
 
     def _step(self) -> None:
         full = self._full()
-        if full and not self._paused:
+        if full and not self._paused and self._flush is not None:
             # A client that pauses throws away what it has fetched; a flush mostly ends before that pays.
-            wait([flush for flush in [self._flush] if flush is not None], _PATIENCE_SECONDS)
+            wait([self._flush], _PATIENCE_SECONDS)
             self._settle_done()
             full = self._full()
         if full != self._paused:
