@@ -179,13 +179,15 @@ def _runs(tables: Sequence[TableRows], ids: dict[str, tuple[str, str | None]]) -
 def _joined(batches: Sequence[RecordBatch]) -> Iterator[RecordBatch]:
     """Neighbours of one partition as one batch of a bounded size, so that the work on columns is a few long calls."""
     run: list[RecordBatch] = []
+    held = 0
     for batch in batches:
-        nbytes = sum(b.nbytes for b in run) + batch.nbytes
+        nbytes = batch.nbytes
         same = bool(run) and batch.tp == run[0].tp and batch.prefix == run[0].prefix
-        if run and (not same or batch.nbytes > _ALONE_BYTES or nbytes > _JOIN_BYTES):
+        if run and (not same or nbytes > _ALONE_BYTES or held + nbytes > _JOIN_BYTES):
             yield concatenated(run)
-            run = []
+            run, held = [], 0
         run.append(batch)
+        held += nbytes
     if run:
         yield concatenated(run)
 
