@@ -7,6 +7,7 @@ two tables. Readers open connections all the while; what they see must be one mo
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -157,6 +158,12 @@ class Reader:
             session.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _RunningSink:
+    process: subprocess.Popen[bytes]
+    log_file: str
+
+
 class Nemesis:
     """The system and what is done to it. Use as a context; `run`, then `heal`, then ask `told` and the project."""
 
@@ -165,8 +172,9 @@ class Nemesis:
         self._deck = self._shuffled()
         self._pool = ThreadPoolExecutor(len(stack.parts), thread_name_prefix="nemesis")
         self._busy: dict[str, Future[None]] = {}
-        self._sinks: list[subprocess.Popen[bytes]] = []
+        self._sinks: list[_RunningSink] = []
         self._fold: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
         """Load the shop and the bank, capture them, and land what is there."""
@@ -252,13 +260,14 @@ class Nemesis:
         sink = self.chance.choice(self._sinks)
         self.told.done[f"sink {how}"] += 1
         if how == "pause":
-            with _paused([psutil.Process(sink.pid)]):
+            with _paused([psutil.Process(sink.process.pid)]):
                 time.sleep(self.chance.uniform(1, 9))  # beyond the group's session, the other sink takes over
             return
-        sink.send_signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
-        code = sink.wait(timeout=60)
-        if how == "restart" and code not in (0, -signal.SIGTERM):  # the latter while it was still starting
-            self.told.wrong.append(f"a sink that was asked to end did so with {code}: {self.project.log()[-800:]}")
+        sink.process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        code = sink.process.wait(timeout=60)
+        # The signal itself ends one that is still starting.
+        if how == "restart" and code not in (0, -signal.SIGTERM) and not self._had_no_broker(sink):
+            self.told.wrong.append(f"a sink that was asked to end did so with {code}: {self._words(sink)[-800:]}")
         self._sinks[self._sinks.index(sink)] = self._start_sink()
 
     def _hurt_part(self, name: str, how: str, away: float) -> None:
@@ -278,10 +287,14 @@ class Nemesis:
         return True
 
     def _look_after(self) -> None:
-        """What runs must not end by itself; a task that failed is restarted, as a person would."""
-        for sink in self._sinks:
-            if sink.poll() is not None:
-                self.told.wrong.append(f"a sink ended by itself with {sink.returncode}: {self.project.log()[-1500:]}")
+        """What runs must not end by itself; a task that failed, or a sink that could not begin, is started again."""
+        for place, sink in enumerate(self._sinks):
+            code = sink.process.poll()
+            if code is not None and self._had_no_broker(sink):
+                self.told.done["sink had to be started again"] += 1
+                self._sinks[place] = self._start_sink()
+            elif code is not None:
+                self.told.wrong.append(f"a sink ended by itself with {code}: {self._words(sink)[-1500:]}")
         if self._fold is not None and self._fold.poll() not in (None, 0, -signal.SIGKILL):
             self.told.wrong.append(f"a fold failed with {self._fold.returncode}: {self.project.log()[-1500:]}")
         with contextlib.suppress(CdcLakeError):
@@ -301,12 +314,22 @@ class Nemesis:
                 self.told.done["connector could not be restarted yet"] += 1
         return bool(states[1:]) and set(states) == {"RUNNING"}
 
-    def _start_sink(self) -> subprocess.Popen[bytes]:
+    def _start_sink(self) -> _RunningSink:
         options = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}
-        return self.project.start("sink", "run", env={"CDC_LAKE__KAFKA__OPTIONS": json.dumps(options)})
+        log_file = f"sink-{next(self._numbers)}.log"
+        env = {"CDC_LAKE__KAFKA__OPTIONS": json.dumps(options)}
+        return _RunningSink(self.project.start("sink", "run", env=env, log_file=log_file), log_file)
+
+    def _words(self, sink: _RunningSink) -> str:
+        return self.project.log(sink.log_file)
+
+    def _had_no_broker(self, sink: _RunningSink) -> bool:
+        """Whether it gave up before it began, as a sink does that finds no broker; one that runs has to wait for it."""
+        words = self._words(sink)
+        return sink.process.returncode == 1 and "does not answer" in words and " tables · " not in words
 
     def _end_processes(self) -> None:
-        for process in [*self._sinks, *([self._fold] if self._fold else [])]:
+        for process in [*(sink.process for sink in self._sinks), *([self._fold] if self._fold else [])]:
             if process.poll() is None:
                 process.kill()
             process.wait()

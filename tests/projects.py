@@ -57,9 +57,11 @@ class Project:
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, env: dict[str, str] | None = None, log_file: str = "commands.log"
+    ) -> subprocess.Popen[bytes]:
         """Start a command in the background; its words go to a log file beside the config."""
-        with (self.folder / "commands.log").open("ab") as log:
+        with (self.folder / log_file).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "cdc_lake", *arguments],
                 cwd=self.folder,
@@ -68,9 +70,9 @@ class Project:
                 stderr=log,
             )
 
-    def log(self) -> str:
+    def log(self, log_file: str = "commands.log") -> str:
         """What the background commands said."""
-        return (self.folder / "commands.log").read_text()
+        return (self.folder / log_file).read_text()
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query on the lake."""
