@@ -1,6 +1,7 @@
 """From COMMIT in PostgreSQL to the end of the first query that sees the order, at 500 transactions per second.
 
-The workload, the stack, the sink and the asking readers share the machine. `flush_seconds` is 1.
+The workload, the stack, the sink and the asking reader share the machine. `flush_seconds` is 1. The reader opens a
+session and asks each time that something has landed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cdc_lake.local.retail.loader import create_schema, load
 from cdc_lake.local.retail.rows import Size
 from cdc_lake.local.retail.workload import Workload
 from cdc_lake.local.stack import Stack
+from cdc_lake.query.news import News
 
 ROOT = Path(__file__).parents[1]
 RATE = 500
@@ -77,14 +79,14 @@ def _measure(config: Path, dsn: str) -> None:
     settings = load_config(config)
 
     def visible(orders: Collection[int]) -> Collection[int]:
-        con = cdc_lake.connect(settings)
+        con = cdc_lake.connect(settings, tables=["orders"])
         try:
             listed = ", ".join(str(o) for o in orders)
             return [r[0] for r in con.execute(f"SELECT order_id FROM orders WHERE order_id IN ({listed})").fetchall()]
         finally:
             con.close()
 
-    watch = Watch(visible)
+    watch = Watch(visible, news=News(settings).arrived)
     workload = Workload(dsn, rate=RATE, workers=4, on_commit=watch.committed)
     workload.start()
     try:

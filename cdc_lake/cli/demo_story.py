@@ -113,9 +113,11 @@ class Teller:
 
     def tell(self) -> Story:
         """All steps in order. Raises CdcLakeError when one fails; the stage is the caller's to clear up."""
+        from cdc_lake.query.news import News
+
         config, dsn = self._set_up()
         loaded = self._load(dsn)
-        watch = Watch(lambda orders: orders_in_lake(config, orders))
+        watch = Watch(lambda orders: orders_in_lake(config, orders), news=News(config).arrived)
         with ExitStack() as ending:
             workload = self._open_shops(dsn, watch)
             ending.callback(workload.abandon)
@@ -258,7 +260,7 @@ def ask_lake(config: Config, sql: str, values: Sequence[object] = ()) -> Result:
     """The answer of the lake, in a session of its own, so at the newest cut."""
     from cdc_lake.query.session import open_session
 
-    session = open_session(config)
+    session = open_session(config, sql=sql)
     try:
         cursor = session.connection.execute(sql, values)
         return Result(tuple(c[0] for c in cursor.description or ()), tuple(cursor.fetchall()))

@@ -52,7 +52,7 @@ def query(
     from cdc_lake.query.run import run_sql
     from cdc_lake.query.session import open_session
 
-    session = open_session(output.settings(), as_of=as_of)
+    session = open_session(output.settings(), as_of=as_of, sql=text)
     try:
         result = run_sql(session, text)
         if chosen == "table":

@@ -79,6 +79,8 @@ class Lineage:
 
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
     told: Mapping[str, Sequence[Told]] = field(default_factory=dict)
+    # Asked for every pair of columns of two versions, so each answer is kept.
+    _identities: dict[tuple[str, str], Identity | None] = field(default_factory=dict, repr=False, compare=False)
 
     def identity(self, version: str, name: str) -> Identity | None:
         """The column that `version` calls `name`; None when nobody ever said.
@@ -86,6 +88,11 @@ class Lineage:
         Where what was told of the version does not say it, the nearest version that has the name answers, an earlier
         one first.
         """
+        if (version, name) not in self._identities:
+            self._identities[version, name] = self._identified(version, name)
+        return self._identities[version, name]
+
+    def _identified(self, version: str, name: str) -> Identity | None:
         order = list(self.fields)
         place = order.index(version)
         for near in (version, *reversed(order[:place]), *order[place + 1 :]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import duckdb
 
@@ -18,6 +19,7 @@ from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState, unreadable
 from cdc_lake.project.tail import Facts, Tail, placed
 from cdc_lake.query.history_views import distinct_names, history_view
+from cdc_lake.query.needs import CATALOGUES, Needs, everything
 from cdc_lake.sqltext import ident, literal
 
 # Columns of `changes` before the source's own, as SQL over the log.
@@ -43,12 +45,12 @@ _PARTIAL = """(__op = 'u' AND __before IS NULL) OR (__op = 'c' AND contains(__he
 
 def attach(con: duckdb.DuckDBPyConnection) -> None:
     """Make the catalogues, and `current` with its schema `public` the place where names are looked up."""
-    for catalogue in ("current", "changes", "history"):
+    for catalogue in CATALOGUES:
         con.execute(f"ATTACH ':memory:' AS {catalogue}; CREATE SCHEMA {catalogue}.public")
     con.execute("SET search_path = 'current.public'")
 
 
-def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState]) -> None:
+def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState], needs: Needs = everything) -> None:
     """One view per table in each catalogue. A table that cannot be shown says why when it is read."""
     named: dict[tuple[str, str], list[tuple[SourceState, TableState]]] = defaultdict(list)
     for source in sources:
@@ -56,18 +58,27 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState])
             named[table.table.schema.lower(), table.table.name.lower()].append((source, table))
     for number, group in enumerate(named.values()):
         source, table = group[0]
+        queries = {
+            "current": partial(_current, con, source, table, f"settled_{number}"),
+            "changes": partial(_changes, source, table),
+            "history": partial(history_view, source, table),
+        }
+        wanted = [c for c in CATALOGUES if any(needs(c, t.table) for _, t in group)]
         try:
-            if len(group) > 1:
+            if wanted and len(group) > 1:
                 raise _clash(group)
-            if table.error is not None or table.shapes is None:
-                raise table.error or ValueError("a table without shapes has an error")
-            _create(con, "current", table.table, _current(con, source, table, f"settled_{number}"))
-            _create(con, "changes", table.table, _changes(source, table, table.shapes))
-            _create(con, "history", table.table, history_view(source, table))
+            for catalogue in wanted:
+                _create(con, catalogue, table.table, queries[catalogue]())
         except CdcLakeError as error:
             _refuse(con, table, error)
         except duckdb.IOException as error:
             _refuse(con, table, unreadable(table.table, error))
+
+
+def _sound(table: TableState) -> Shapes:
+    if table.error is not None or table.shapes is None:
+        raise table.error or ValueError("a table without shapes has an error")
+    return table.shapes
 
 
 def _refuse(con: duckdb.DuckDBPyConnection, table: TableState, error: CdcLakeError) -> None:
@@ -88,17 +99,19 @@ def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, quer
 
 
 def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState, name: str) -> str:
+    _sound(table)
     view = source.view(con, table, name)
     inner = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
     columns = ", ".join(f"c{i} AS {ident(n)}" for i, n in enumerate(view.shapes.names))
     return f"SELECT {columns} FROM ({inner})"
 
 
-def _changes(source: SourceState, table: TableState, shapes: Shapes) -> str:
+def _changes(source: SourceState, table: TableState) -> str:
     """Every event that landed, with the source's columns from the image after it (before it, for a delete).
 
     In a session of the past, every event until then.
     """
+    shapes = _sound(table)
     own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
         FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x' AND {_until(source, table)})"""

@@ -29,11 +29,20 @@ class Freshness:
 class Watch:
     """Hears of commits from the workload's threads; asks from its own.
 
-    The question itself takes time, and so does waiting for one's turn to ask: both are part of the answer.
+    The question itself takes time, and so does waiting for one's turn to ask: both are part of the answer. `news` says
+    whether to ask: a reader that asks while nothing has landed keeps the machine from landing it.
     """
 
-    def __init__(self, visible: Visible, *, clock: Callable[[], float] = time.monotonic, pause: float = 0.05) -> None:
+    def __init__(
+        self,
+        visible: Visible,
+        *,
+        news: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.monotonic,
+        pause: float = 0.02,
+    ) -> None:
         self._visible = visible
+        self._news = news
         self._clock = clock
         self._pause = pause
         self._lock = threading.Lock()
@@ -58,7 +67,7 @@ class Watch:
                 waiting = list(self._pending)
             if not self._listening and (not waiting or now > began + seconds + grace):
                 return _summary(taken, len(waiting))
-            if waiting:
+            if waiting and self._news():
                 taken += self._look(waiting)
             time.sleep(self._pause)
 

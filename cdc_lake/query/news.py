@@ -1,0 +1,50 @@
+"""Whether something has landed since one last asked, for a small part of what opening a session costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cdc_lake.config import Config
+from cdc_lake.land.layout import list_sources, list_tables, local_path, log_path, transactions_path
+from cdc_lake.project.snapshot import Lake
+
+
+class News:
+    """The state of a lake's logs, for a reader that opens a session when there is something new to see.
+
+    The sink commits a flush's transactions behind its rows, so that is the commit to look for; of a source without
+    transaction metadata, any commit is.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._lake = Lake(config.lake_uri, config.lake.options or None)
+        self._seen: dict[str, int] = {}
+
+    def arrived(self) -> bool:
+        """Whether there is a commit that was not there at the last call; at the first one, any commit.
+
+        Raises LakeError when the lake cannot be read.
+        """
+        found = {path: mark for source in list_sources(self._lake.root) for path, mark in self._marks(source)}
+        before, self._seen = self._seen, found
+        return found != before
+
+    def _marks(self, source: str) -> list[tuple[str, int]]:
+        path = transactions_path(self._lake.root, source)
+        mark = self._mark(path)
+        if mark:
+            return [(path, mark)]
+        logs = [log_path(self._lake.root, source, t) for t in list_tables(self._lake.root, source)]
+        return [(log, self._mark(log)) for log in logs]
+
+    def _mark(self, path: str) -> int:
+        """A number that each commit changes; 0 when there is no such table."""
+        local = local_path(path)
+        if "://" in local:
+            table = self._lake.open(path)
+            return table.version() + 1 if table is not None else 0
+        try:
+            # A commit is a new file in this folder.
+            return (Path(local) / "_delta_log").stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
