@@ -81,6 +81,7 @@ class Sink(_Section):
     flush_seconds: float = Field(default=5, gt=0, description="a change is in the log at the latest after this")
     flush_mb: float = Field(default=64, gt=0, description="or as soon as this many MB are buffered")
     memory_mb: float = Field(default=1024, ge=32, description="buffers never hold more; the consumer pauses instead")
+    maintain: bool = Field(default=True, description="run `cdc-lake maintain` beside it when enough was committed")
 
 
 _LATER = "checked and kept, without effect in this version"

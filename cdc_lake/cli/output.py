@@ -41,6 +41,11 @@ def as_json() -> bool:
     return _state.as_json
 
 
+def config_option() -> str | None:
+    """What `--config` said; None without it."""
+    return _state.config
+
+
 def settings() -> Config:
     """The configuration of this run; ConfigError when it is wrong."""
     from cdc_lake.config import load_config

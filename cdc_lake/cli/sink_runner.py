@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import FrameType
 
 from cdc_lake import tuning
@@ -16,6 +17,7 @@ from cdc_lake.capture.catalogue import catalogue_entries, read_catalogue
 from cdc_lake.capture.columns import read_columns
 from cdc_lake.checks import Status
 from cdc_lake.cli import output
+from cdc_lake.cli.caretaker import Caretaker, maintain_command
 from cdc_lake.config import Config, Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.consume import open_broker
@@ -57,15 +59,23 @@ def run_sinks(
             stopper.stop_all()
 
     threads = [threading.Thread(target=one, args=(sink,), name="sink") for sink in sinks[1:]]
-    for thread in threads:
-        thread.start()
-    one(sinks[0])
-    for thread in threads:
-        thread.join()
+    # One that ends by itself is run by a timer, and so is the maintenance of its lake.
+    keeps = config.sink.maintain and not until_caught_up
+    with _caretaker(config, sinks) if keeps else nullcontext():
+        for thread in threads:
+            thread.start()
+        one(sinks[0])
+        for thread in threads:
+            thread.join()
     line.end()
     if errors:
         raise errors[0]
     return stopper.interrupted, [sink.progress for sink in sinks]
+
+
+def _caretaker(config: Config, sinks: Sequence[Sink]) -> Caretaker:
+    command = maintain_command(output.config_option(), config.sink.memory_mb)
+    return Caretaker(lambda: sum(sink.progress.commits for sink in sinks), command)
 
 
 def require_safe_store(config: Config) -> None:

@@ -1,0 +1,149 @@
+"""Maintenance beside a running sink: `cdc-lake maintain` as a process of its own, when enough has been committed.
+
+Its memory, its processor time and its end are not the sink's. When another maintenance is at work it leaves it to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from cdc_lake.cli import output
+
+# Each commit of the sink is a file in every table that changed, and a compaction takes eight.
+COMMITS = 32
+# Of a machine's time at most a tenth goes into maintenance, and a start is not made for a handful of files.
+_SHARE = 10
+_LEAST_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+# Behind the sink in the queue for the processor.
+_NICE = 10
+
+
+@dataclass(slots=True)
+class Pace:
+    """When the next maintenance is due: after `COMMITS` commits, and nine times as long as the last one took."""
+
+    commits: int = 0
+    rest_until: float = 0.0
+
+    def due(self, commits: int, now: float) -> bool:
+        """Whether to begin, at `commits` in all and the time `now` in seconds."""
+        return commits - self.commits >= COMMITS and now >= self.rest_until
+
+    def ended(self, commits: int, now: float, seconds: float) -> None:
+        """It took `seconds`, and what was committed up to `commits` is seen to."""
+        self.commits = commits
+        self.rest_until = now + max(_LEAST_SECONDS, seconds * (_SHARE - 1))
+
+
+class Caretaker:
+    """A thread that starts a maintenance whenever one is due. Use as a context around the sinks' run.
+
+    `commits` is asked how many commits there have been. What fails is said once, and never ends the sink.
+    """
+
+    def __init__(self, commits: Callable[[], int], command: Sequence[str]) -> None:
+        self._commits, self._command = commits, command
+        self._pace = Pace(rest_until=time.monotonic() + _LEAST_SECONDS)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="caretaker", daemon=True)
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            commits, begun = self._commits(), time.monotonic()
+            if self._pace.due(commits, begun):
+                self._maintain()
+                now = time.monotonic()
+                self._pace.ended(commits, now, now - begun)
+
+    def _maintain(self) -> None:
+        try:
+            # In a group of its own: Ctrl-C is for the sink, which then ends it.
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._say(f"Maintenance could not be started: {error.strerror}.")
+            return
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        text = self._ended(process)
+        if text is not None:
+            self._say(_summary(process.returncode, text))
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> bytes | None:
+        """What it printed; None when the sink ended first, and it with it: it may be killed anywhere."""
+        while True:
+            try:
+                return process.communicate(timeout=_LOOK_SECONDS)[0]
+            except subprocess.TimeoutExpired:
+                if self._stop.is_set():
+                    process.send_signal(signal.SIGKILL)
+                    process.communicate()
+                    return None
+
+    def _say(self, text: str) -> None:
+        # A disk that stays full is not news every half minute.
+        if text and text != self._said:
+            output.say(text)
+        self._said = text
+
+
+def maintain_command(config: str | None, memory_mb: float) -> list[str]:
+    """The command line of a maintenance with the memory that the sink may take for itself."""
+    named = ["--config", config] if config is not None else []
+    least = 64
+    return [
+        sys.executable,
+        "-m",
+        "cdc_lake",
+        *named,
+        "--json",
+        "maintain",
+        "--memory-mb",
+        str(max(least, int(memory_mb))),
+    ]
+
+
+def _summary(code: int, text: bytes) -> str:
+    """What to tell a person: nothing when nothing was due, or another maintenance is at work."""
+    try:
+        report: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return f"Maintenance ended with {code} and said nothing; by hand: cdc-lake maintain"
+    error = report.get("error")
+    if error is not None:
+        return "" if error["code"] == "maintain_busy" else f"Maintenance failed: {error['message']} {error['next']}"
+    steps = [step for table in report["tables"] for step in table["steps"]]
+    failed = [s for s in steps if s["outcome"] == "failed"] + [t for t in report["tables"] if "error" in t]
+    if failed:
+        return f"Maintenance failed in part: {failed[0]['error']['message']} Look with: cdc-lake maintain"
+    done = sum(step["outcome"] == "done" for step in steps)
+    files = sum(t["files"] for t in report["tables"]), sum(t["files_after"] for t in report["tables"])
+    return f"Maintained: {done} steps, {files[0]:,} files became {files[1]:,}." if done else ""
