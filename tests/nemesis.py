@@ -282,8 +282,8 @@ class Nemesis:
     def _started(self, name: str) -> bool:
         try:
             self.stack.start(name)
-        except CdcLakeError:
-            return False  # what it needs is away too
+        except CdcLakeError as error:
+            raise AssertionError(f"{error.message} {error.why}") from None  # not yet: what it needs is away too
         return True
 
     def _look_after(self) -> None:

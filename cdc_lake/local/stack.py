@@ -13,7 +13,7 @@ import importlib.util
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class Stack:
             # A worker keeps the broker's old address for ever.
             self._stop(self.parts["connect"], progress)
             missing.append(self.parts["connect"])
-        run = _Run()
+        run = _Run({part.name for part in missing})
         try:
             with concurrent.futures.ThreadPoolExecutor(max_workers=len(missing)) as pool, run.cancelling():
                 run.wait([pool.submit(self._start, part, run, progress) for part in missing])
@@ -209,19 +209,37 @@ class Stack:
                 code="stack_failed",
             ) from error
         run.check()
+        self._require_broker(part, run)
         log = self.state.log(part.name)
         before = log.stat().st_size if log.exists() else 0
         run.started.append(part)
         child = process.launch(part.command(), log, cwd=Path("/"), env=part.environment, account=part.account)
         self._children[part.name] = child
-        answered = process.wait_until(
-            lambda: child.poll() is not None or part.ready(), seconds=part.start_seconds, cancelled=run.cancelled
-        )
+
+        def answers() -> bool:
+            self._require_broker(part, run)
+            return child.poll() is not None or part.ready()
+
+        answered = process.wait_until(answers, seconds=part.start_seconds, cancelled=run.cancelled)
         if child.poll() is not None or not answered:
             raise self._failure(part, child.poll(), before)
         started = process.started(child.pid)
         self.state.record(part.name, {**part.entry(), "pid": child.pid, "started": started, "state": "running"})
         progress(f"{part.title}: ready on {ports.HOST}:{part.port} ({watch})")
+
+    def _require_broker(self, part: Part, run: _Run) -> None:
+        """A worker waits for its broker for minutes; where nobody starts one, say so instead. Whoever would start it
+        waits for us meanwhile."""
+        if part.name != "connect" or "kafka" in run.names:
+            return
+        entry = self.state.parts().get("kafka")
+        if entry is None or not psutil.pid_exists(entry["pid"]):
+            raise UnavailableError(
+                f"{part.title} needs Kafka, which does not run.",
+                why="Kafka was stopped or killed meanwhile.",
+                next="cdc-lake up",
+                code="stack_down",
+            )
 
     def _failure(self, part: Part, code: int | None, before: int) -> CdcLakeError:
         log = self.state.log(part.name)
@@ -288,9 +306,10 @@ class Stack:
 
 
 class _Run:
-    """One call of `up`: what it started, and the word to stop."""
+    """One call of `up`: the names of what it is to start, what it started, and the word to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = names
         self.started: list[Part] = []
         self.cancelled = threading.Event()
         self.jars = threading.Lock()

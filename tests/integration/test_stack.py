@@ -23,7 +23,7 @@ import psutil
 import psycopg
 import pytest
 
-from cdc_lake.errors import CdcLakeError
+from cdc_lake.errors import CdcLakeError, UnavailableError
 from cdc_lake.local import ports, postgres
 from cdc_lake.local.stack import Stack
 
@@ -206,6 +206,17 @@ def test_a_part_that_died_is_dead_in_status_and_alone_is_started_again(copy: Sta
     assert after["kafka"] != before["kafka"]
     assert (after["postgres"], after["connect"]) == (before["postgres"], before["connect"])
     assert any("has died" in line for line in lines)
+
+
+def test_a_worker_without_its_broker_is_refused_at_once(copy: Stack) -> None:
+    copy.up()
+    copy.stop("connect")
+    copy.stop("kafka", kill=True)
+    with pytest.raises(UnavailableError, match="needs Kafka, which does not run"):
+        copy.start("connect")
+    assert copy.parts["connect"].processes() == []
+    copy.up()
+    assert set(pids(copy)) == {"postgres", "kafka", "connect"}
 
 
 def test_a_recorded_process_id_that_belongs_to_another_program_now_is_left_alone(copy: Stack) -> None:
