@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from benchmarks import consume, freshness, start, throughput, verify
+from benchmarks import consume, freshness, promises, start, throughput, verify
 from benchmarks.report import machine, say
 from cdc_lake.local.stack import Stack
 
@@ -15,6 +15,7 @@ FIGURES = {
     "start": start.run,
     "consume": consume.run,
     "freshness": freshness.run,
+    "promises": promises.run,
     "throughput": throughput.run,
     "verify": verify.run,
 }

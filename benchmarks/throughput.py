@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,23 @@ def database(dsn: str, name: str, rows: int) -> str:
 
 def capture(ends: Any, dsn: str, prefix: str, *, inline: bool, rows: int) -> None:
     """Have the connector write snapshot and updates; wait until all are in the topic."""
+    topic = f"{prefix}.public.sales"
+    with ConnectClient(ends.connect_url) as client:
+        client.put_config(prefix, settings(dsn, prefix, inline=inline))
+        snapshot = rows * 10 // 11
+        wait(lambda: end_offset(ends.bootstrap, topic) >= snapshot, f"{form_name(inline)}: snapshot")
+        with psycopg.connect(dsn, autocommit=True) as con:
+            con.execute("UPDATE sales SET quantity = quantity + 1 WHERE id % 10 = 0")
+        wait(lambda: end_offset(ends.bootstrap, topic) >= snapshot + snapshot // 10, f"{form_name(inline)}: updates")
+        client.delete(prefix)
+
+
+def settings(dsn: str, prefix: str, *, inline: bool) -> dict[str, str]:
+    """The shipped connector's settings for the table of the benchmark."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     config = json.loads((ROOT / "connectors" / "pos.json").read_text())["config"]
     own = ("signal", "heartbeat", "database.sslmode")
-    config = {k: v for k, v in config.items() if not k.startswith(own)} | {
+    return {k: v for k, v in config.items() if not k.startswith(own)} | {
         "topic.prefix": prefix,
         "slot.name": prefix,
         "publication.name": "bench",
@@ -100,15 +113,6 @@ def capture(ends: Any, dsn: str, prefix: str, *, inline: bool, rows: int) -> Non
         "value.converter.schemas.enable": str(inline).lower(),
         "key.converter.schemas.enable": str(inline).lower(),
     }
-    topic = f"{prefix}.public.sales"
-    with ConnectClient(ends.connect_url) as client:
-        client.put_config(prefix, config)
-        snapshot = rows * 10 // 11
-        wait(lambda: end_offset(ends.bootstrap, topic) >= snapshot, f"{form_name(inline)}: snapshot")
-        with psycopg.connect(dsn, autocommit=True) as con:
-            con.execute("UPDATE sales SET quantity = quantity + 1 WHERE id % 10 = 0")
-        wait(lambda: end_offset(ends.bootstrap, topic) >= snapshot + snapshot // 10, f"{form_name(inline)}: updates")
-        client.delete(prefix)
 
 
 def form_name(inline: bool) -> str:
@@ -226,9 +230,10 @@ def row(form: str, what: str, client: str, events: int, seconds: float) -> Row:
     return {"form": form, "what": what, "client": client, "events": events, "per_second": events / seconds}
 
 
-def remove(ends: Any, name: str) -> None:
+def remove(ends: Any, name: str, forms: Sequence[str] = ("plain", "inline")) -> None:
+    """Take away connectors, slots, database and topics that begin with `name`."""
     with psycopg.connect(ends.dsn, autocommit=True) as admin:
-        for form in ("plain", "inline"):
+        for form in forms:
             with ConnectClient(ends.connect_url) as client:
                 if client.find_status(f"{name}_{form}") is not None:
                     client.delete(f"{name}_{form}")

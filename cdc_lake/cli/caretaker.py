@@ -20,11 +20,11 @@ from typing import Any, Self
 
 from cdc_lake.cli import output
 
-# Each commit of the sink is a file in every table that changed, and a compaction takes eight.
-COMMITS = 32
+# Each commit of the sink is a file in every table that changed, and a compaction takes eight; a reader opens them all.
+COMMITS = 16
 # Of a machine's time at most a tenth goes into maintenance, and a start is not made for a handful of files.
 _SHARE = 10
-_LEAST_SECONDS = 30.0
+_LEAST_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
 # Behind the sink in the queue for the processor.
 _NICE = 10

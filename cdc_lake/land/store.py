@@ -24,8 +24,9 @@ WRITER = WriterProperties(
 )
 
 # How long files that a commit removed stay written down: vacuum finds them by that alone, so it must be longer than
-# readers may hold them, and it makes checkpoints longer, so not by much.
-REMEMBERED = {"delta.deletedFileRetentionDuration": "interval 14 days"}
+# readers may hold them, and it makes checkpoints longer, so not by much. A checkpoint every ten commits, as Delta
+# writers do: a reader opens each commit behind the last one.
+REMEMBERED = {"delta.deletedFileRetentionDuration": "interval 14 days", "delta.checkpointInterval": "10"}
 
 
 class Store(Protocol):

@@ -10,8 +10,8 @@ from cdc_lake.maintain.look import Look
 
 FOLD, COMPACT, CHECKPOINT, CLEANUP, VACUUM, REMEMBER = "fold", "compact", "checkpoint", "cleanup", "vacuum", "remember"
 
-# The read models are rewritten whole by each fold: they have no small files to merge.
-CURRENT = "current"
+# The read models: folds merge their small files.
+CURRENT, PATCH = "current", "patch"
 
 # Fewer files than this cost a reader less than merging them costs.
 _FILES = 8
@@ -20,8 +20,8 @@ _FACTOR = 8
 _LOWEST = 64 << 10
 # A fold rewrites its whole table: it pays when it brings in a tenth of it, or as much as makes reads slow by itself.
 _FOLD_SHARE, _FOLD_LEAST, _FOLD_ALWAYS = 10, 1_000, 1_000_000
-# Opening a table reads every commit behind the last checkpoint.
-_COMMITS = 20
+# Opening a table reads every commit behind the last checkpoint, at half a millisecond each.
+_COMMITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def fold_due(unfolded: int, folded: int) -> str:
 def plan(part: str, seen: Look, rules: Rules) -> list[Step]:
     """What is due for the table, in the order in which it is done. Folds are decided apart: see `fold_due`."""
     steps = []
-    merge = find_merge(seen.sizes, rules.target_bytes) if part != CURRENT else None
+    merge = find_merge(seen.sizes, rules.target_bytes) if part not in (CURRENT, PATCH) else None
     if not seen.remembers:
         steps.append(Step(REMEMBER, "removed files must stay written down until they are deleted"))
     if merge is not None:

@@ -14,7 +14,7 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
 from cdc_lake.maintain.look import look
-from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, Rules, Step, fold_due, plan
+from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, PATCH, Rules, Step, fold_due, plan
 from cdc_lake.maintain.work import do
 from cdc_lake.project.fold import fold_connection, fold_source
 from cdc_lake.project.snapshot import Lake, read_source
@@ -101,6 +101,7 @@ def _parts(job: Job, source: str) -> list[Part]:
         if job.wants(table):
             found.append(Part(source, LOG, layout.log_path(root, source, table), table))
             found.append(Part(source, CURRENT, layout.current_path(root, source, table), table))
+            found.append(Part(source, PATCH, layout.patch_path(root, source, table), table))
     if job.wanted is None:
         found += [
             Part(source, "transactions", layout.transactions_path(root, source)),

@@ -76,10 +76,20 @@ class LogFiles:
         return max(sent, key=lambda f: (f.ingested_us, f.offsets[1]), default=None)
 
 
+_READ = (
+    "path",
+    "num_records",
+    "max.__ingested_at",
+    "null_count.__schema_id",
+    *(f"{bound}.{name}" for bound in ("min", "max") for name in ("__topic", "__partition", "__offset", "__schema_id")),
+)
+
+
 def read_files(path: str, table: DeltaTable) -> LogFiles:
     """The files of the snapshot `table`, which lies at `path`."""
     actions = pa.table(table.get_add_actions(flatten=True))
-    columns = {name: actions[name].to_pylist() for name in actions.schema.names if name != "modification_time"}
+    # There are statistics of the source's columns too, and an open lake has many files.
+    columns = {name: actions[name].to_pylist() for name in _READ if name in actions.schema.names}
     rows = [_file(path, {k: v[i] for k, v in columns.items()}) for i in range(actions.num_rows)]
     return LogFiles(version=table.version(), files=tuple(rows), positions=_positions(table, rows))
 

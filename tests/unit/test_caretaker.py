@@ -35,8 +35,8 @@ def test_a_maintenance_is_due_after_so_many_commits_and_a_rest_of_nine_times_its
 def test_a_short_maintenance_does_not_follow_on_the_heels_of_another() -> None:
     pace = Pace()
     pace.ended(0, 100, 0.1)
-    assert not pace.due(COMMITS, 129)
-    assert pace.due(COMMITS, 130)
+    assert not pace.due(COMMITS, 114)
+    assert pace.due(COMMITS, 115)
 
 
 @pytest.fixture

@@ -1,0 +1,153 @@
+"""What identity, order and the cut cost: the same changes with transaction metadata and without, landed and read.
+
+Two connectors capture one table, one with `provide.transaction.metadata` and one without. Without it a sink has no
+transactions to land and a reader has no cut to keep: rows are ordered by offset alone. Changes are made in
+transactions of ten rows. Rates are of rows of the table; each is the median of runs that take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psycopg
+
+import cdc_lake
+from benchmarks import throughput
+from benchmarks.report import say, wait
+from cdc_lake.capture.connect import ConnectClient
+from cdc_lake.local.stack import Stack
+
+FORMS = ("with", "without")
+ROUNDS, LOOKS, ROWS_EACH = 5, 9, 10
+ROWS = 400_000
+CHANGE = f"""DO $$ BEGIN
+    FOR i IN 0..%s LOOP
+        UPDATE sales SET quantity = quantity + 1 WHERE id BETWEEN i * {ROWS_EACH} + 1 AND (i + 1) * {ROWS_EACH};
+        COMMIT;
+    END LOOP;
+END $$"""
+QUESTION = "SELECT count(*), sum(quantity), sum(price), max(sold_at) FROM sales"
+
+
+def run(ends: Any, _stack: Stack, rows: int) -> None:
+    """Print the rates of landing and the times of reading, with and without. `rows` beyond 400,000 are not used."""
+    name = f"bench{uuid.uuid4().hex[:8]}"
+    folder = Path(tempfile.mkdtemp(prefix="cdc-lake-promises-"))
+    try:
+        _measure(ends, name, folder, min(rows, ROWS))
+    finally:
+        _remove(ends, name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(ends: Any, name: str, folder: Path, rows: int) -> None:
+    dsn = throughput.database(ends.dsn, name, rows)
+    loaded = rows * 10 // 11
+    for form in FORMS:
+        _register(ends, dsn, f"{name}_{form}", metadata=form == "with")
+    _wait_for_events(ends, name, loaded)
+    kept = {form: _project(ends, folder / f"read_{form}", f"{name}_{form}", form) for form in FORMS}
+    for config in kept.values():
+        _command(config, "sink", "run", "--until-caught-up")
+        _command(config, "fold")
+    with psycopg.connect(dsn, autocommit=True) as con:
+        con.execute((CHANGE % (loaded // ROWS_EACH - 1)).encode())
+    _wait_for_events(ends, name, loaded * 2)
+    for form in FORMS:
+        with ConnectClient(ends.connect_url) as client:
+            client.delete(f"{name}_{form}")
+    rates: dict[str, list[float]] = {form: [] for form in FORMS}
+    for number in range(ROUNDS):
+        for form in FORMS:
+            config = _project(ends, folder / f"land_{form}_{number}", f"{name}_{form}", f"{form}{number}")
+            rates[form].append(2 * loaded / _command(config, "sink", "run", "--until-caught-up"))
+            say(f"landing {form} transaction metadata: {rates[form][-1]:,.0f} rows/s")
+    for config in kept.values():
+        _command(config, "sink", "run", "--until-caught-up")
+    _print_landing({form: median(found) for form, found in rates.items()})
+    _print_reading(_read(kept), loaded)
+
+
+def _read(kept: dict[str, Path]) -> dict[str, tuple[float, float]]:
+    """Seconds to open a session, and of the query in it."""
+    opened: dict[str, list[float]] = {form: [] for form in FORMS}
+    asked: dict[str, list[float]] = {form: [] for form in FORMS}
+    answers = set()
+    for _ in range(LOOKS):
+        for form, config in kept.items():
+            begun = time.monotonic()
+            con = cdc_lake.connect(config, tables=["sales"])
+            ready = time.monotonic()
+            answers.add(con.execute(QUESTION).fetchone())
+            asked[form].append(time.monotonic() - ready)
+            opened[form].append(ready - begun)
+            con.close()
+    if len(answers) != 1:
+        raise SystemExit(f"the two lakes differ: {answers}")
+    return {form: (median(opened[form]), median(asked[form])) for form in FORMS}
+
+
+def _print_landing(rates: dict[str, float]) -> None:
+    print("\nlanding, transactions of ten rows")
+    for form in FORMS:
+        print(f"  {form:<8} transaction metadata {rates[form]:>10,.0f} rows/s")
+    print(f"  cost of identity, order and cut: {1 - rates['with'] / rates['without']:.1%} of throughput")
+
+
+def _print_reading(seconds: dict[str, tuple[float, float]], loaded: int) -> None:
+    print(f"\nreading {loaded:,} folded rows, each changed once since")
+    for form in FORMS:
+        opened, asked = seconds[form]
+        print(f"  {form:<8} a cut: opened in {opened:.3f} s, asked in {asked:.3f} s")
+    whole = {form: sum(seconds[form]) for form in FORMS}
+    print(
+        f"  cost of reading at the cut: {seconds['with'][1] / seconds['without'][1] - 1:.1%} of the query, "
+        f"{whole['with'] / whole['without'] - 1:.1%} with the opening"
+    )
+
+
+def _register(ends: Any, dsn: str, prefix: str, *, metadata: bool) -> None:
+    with ConnectClient(ends.connect_url) as client:
+        config = throughput.settings(dsn, prefix, inline=False)
+        client.put_config(prefix, config | {"provide.transaction.metadata": str(metadata).lower()})
+
+
+def _wait_for_events(ends: Any, name: str, events: int) -> None:
+    topics = [f"{name}_{form}.public.sales" for form in FORMS]
+    wait(lambda: all(throughput.end_offset(ends.bootstrap, t) >= events for t in topics), f"{events:,} events")
+
+
+def _project(ends: Any, folder: Path, prefix: str, source: str) -> Path:
+    folder.mkdir()
+    settings = {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "topic.prefix": prefix,
+        "provide.transaction.metadata": str(prefix.endswith("with")).lower(),
+    }
+    (folder / "c.json").write_text(json.dumps({"name": prefix, "config": settings}))
+    file = folder / "cdc-lake.yaml"
+    file.write_text(
+        f"source: {{name: {source}, connector: c.json, dsn: '{ends.dsn}'}}\n"
+        f"kafka: {{bootstrap: '{ends.bootstrap}', client: confluent}}\nconnect: {{url: '{ends.connect_url}'}}\n"
+    )
+    return file
+
+
+def _command(config: Path, *arguments: str) -> float:
+    """Run it to its end; the seconds it took."""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-m", "cdc_lake", "--config", str(config), "-q", *arguments], check=True)
+    return time.monotonic() - begun
+
+
+def _remove(ends: Any, name: str) -> None:
+    throughput.remove(ends, name, FORMS)
