@@ -30,7 +30,7 @@ def rebuild(
     import shutil
 
     from cdc_lake.cli.fold import find_tables
-    from cdc_lake.land.layout import current_path, list_sources, list_tables
+    from cdc_lake.land.layout import current_path, list_sources, list_tables, patch_path
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
 
@@ -39,11 +39,12 @@ def rebuild(
     known = {source: list_tables(lake.root, source) for source in list_sources(lake.root)}
     (wanted,) = find_tables([table], [t for found in known.values() for t in found]) or set()
     source = next(s for s, found in known.items() if wanted in found)
-    try:
-        lake.open(current_path(lake.root, source, wanted))
-    except LakeError:
-        # Its Delta log cannot be read, so there is nothing to swap: it is only derived, and made anew from the log.
-        shutil.rmtree(current_path(lake.root, source, wanted))
+    for path in (current_path(lake.root, source, wanted), patch_path(lake.root, source, wanted)):
+        try:
+            lake.open(path)
+        except LakeError:
+            # Its Delta log cannot be read, so there is nothing to swap: it is only derived, and made anew from the log.
+            shutil.rmtree(path)
     output.say(f"{wanted}: folding from the start of its log")
     done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb)
     if done.error is not None:

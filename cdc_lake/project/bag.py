@@ -15,11 +15,7 @@ def bag_sql(view: View) -> str:
     names = [f"c{i}" for i in range(len(view.shapes.names))]
     values = ", ".join(names)
     own = "NULL::VARCHAR AS k, []::VARCHAR[] AS unknown"
-    steps = [view.truncated] if view.tail.clears else []
-    steps += [
-        f"net AS MATERIALIZED (SELECT {values}, sum(n)::BIGINT AS n FROM ({_changes(view)}) GROUP BY ALL)",
-        "taken AS MATERIALIZED (SELECT * FROM net WHERE n < 0)",
-    ]
+    steps = [*_steps(view), "taken AS MATERIALIZED (SELECT * FROM net WHERE n < 0)"]
     same = " AND ".join(f"b.{c} IS NOT DISTINCT FROM t.{c}" for c in names)
     base = base_select(view, view.base_condition)
     # Of a row that the tail takes away the base may hold several copies: count those, pass all other rows through.
@@ -30,6 +26,17 @@ def bag_sql(view: View) -> str:
         SELECT {values}, {own} FROM ({base}) b WHERE NOT EXISTS (SELECT 1 FROM taken t WHERE {same})
         UNION ALL SELECT {values}, {own} FROM ({left})
         UNION ALL SELECT {values}, {own} FROM net, range(n) WHERE n > 0"""
+
+
+def taken_sql(view: View) -> str:
+    """A query of the rows, as c0, c1, …, of which the tail takes more away than it adds."""
+    return f"WITH {', '.join(_steps(view))} SELECT * FROM net WHERE n < 0"
+
+
+def _steps(view: View) -> list[str]:
+    values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
+    steps = [view.truncated] if view.tail.clears else []
+    return [*steps, f"net AS MATERIALIZED (SELECT {values}, sum(n)::BIGINT AS n FROM ({_changes(view)}) GROUP BY ALL)"]
 
 
 def _changes(view: View) -> str:

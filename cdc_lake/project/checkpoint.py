@@ -44,6 +44,11 @@ def read_checkpoint(base: DeltaTable | None, partitions: Iterable[tuple[str, int
     )
 
 
+def is_behind(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether `other` has folded anything that `one` has not."""
+    return one.cut < other.cut or any(one.lows.get(p, 0) < low for p, low in other.lows.items())
+
+
 def _or(value: int | None, default: int) -> int:
     return default if value is None else value
 

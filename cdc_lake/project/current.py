@@ -21,7 +21,6 @@ _COLUMNS = (
     "__schema_id AS sid",
     "__before IS NULL AS bare",
 )
-_WHOLE_NUMBERS = ("SMALLINT", "INTEGER", "BIGINT")
 # Log rows that concern a key.
 _ROWS = "__key IS NOT NULL AND __op <> 't'"
 # A position as one number, for aggregates that take the value at the greatest position.
@@ -87,12 +86,30 @@ def keyed_sql(view: View) -> str:
     """A query of all rows with their values as c0, c1, …, their key `k` and `unknown`, the names of unknown columns."""
     if view.tail.facts.empty:
         return base_select(view, "true")
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
+    return f"{steps}{base_select(view, _untouched(view))} UNION ALL {_changed(view)}"
+
+
+def changed_sql(view: View) -> str:
+    """The rows of `keyed_sql` whose keys the tail touches; a key that is not among them has no row."""
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
+    return steps + _changed(view)
+
+
+def touched_sql(view: View) -> str:
+    """A query of all keys `k` that the tail touches, and of their whole numbers n0, n1, …, if they have those."""
+    keys = placed(view.tail, view.ends, view.cut, ["__key AS k"], where=_ROWS)
+    settled = f" UNION SELECT k FROM {view.settled}" if view.settled else ""
+    numbers = _numbers(view, "k")
+    return f"SELECT {', '.join(['k', *numbers])} FROM (SELECT k FROM ({keys}){settled} GROUP BY k)"
+
+
+def _changed(view: View) -> str:
     values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
-    parts = [base_select(view, _untouched(view)), f"SELECT {values}, k, unknown FROM ({_tail_rows(view, values)})"]
+    parts = [f"SELECT {values}, k, unknown FROM ({_tail_rows(view, values)})"]
     if view.settled:
         parts.append(f"SELECT {values}, k, unknown FROM {view.settled} WHERE alive")
-    steps = f"WITH {view.truncated} " if view.tail.clears else ""
-    return steps + " UNION ALL ".join(parts)
+    return " UNION ALL ".join(parts)
 
 
 def _untouched(view: View) -> str:
@@ -110,11 +127,14 @@ def _untouched(view: View) -> str:
 
 def _key_columns(view: View) -> list[str]:
     """The key of a log row: whole numbers n0, n1, … where they can be had, else its text `k`."""
-    numbers = [
-        f"CAST(json_extract_string(__key, {literal('/' + _pointer(c.name))}) AS {c.lake_type}) AS n{i}"
+    return _numbers(view, "__key") or ["__key AS k"]
+
+
+def _numbers(view: View, key: str) -> list[str]:
+    return [
+        f"CAST(json_extract_string({key}, {literal('/' + _pointer(c.name))}) AS {c.lake_type}) AS n{i}"
         for i, c in enumerate(_whole_keys(view))
     ]
-    return numbers or ["__key AS k"]
 
 
 def _tail_rows(view: View, values: str) -> str:
@@ -131,9 +151,8 @@ def _tail_rows(view: View, values: str) -> str:
 
 def _whole_keys(view: View) -> list[Column]:
     """The key's columns when all are whole numbers and in the base: they compare much faster than the key's text."""
-    columns = view.shapes.target.key_columns
-    base = view.base
-    whole = base is not None and all(c.lake_type in _WHOLE_NUMBERS and base.holds(c) for c in columns)
+    base, columns = view.base, view.shapes.target.key_columns
+    whole = base is not None and base.numbers and all(base.holds(c) for c in columns)
     return list(columns) if whole else []
 
 

@@ -11,29 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import current_path
-from cdc_lake.land.store import REMEMBERED
-from cdc_lake.project.bag import bag_sql
-from cdc_lake.project.base import LAYOUT, own_names, storage_type
-from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
-from cdc_lake.project.current import View, keyed_sql
+from cdc_lake.project.checkpoint import Checkpoint
+from cdc_lake.project.current import View
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import add_folded
 from cdc_lake.project.snapshot import Lake, SourceState, TableState, prepare, read_source
 from cdc_lake.project.tail import new_lows, without_place
-from cdc_lake.sqltext import ident
-
-_BATCH_ROWS = 50_000
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
-# delta-rs 1.6 panics when it keeps statistics of a DATE 'infinity' or of years past 262142, both legal in PostgreSQL.
-_CONFIGURATION: Any = {"delta.dataSkippingNumIndexedCols": "0", **REMEMBERED}
+from cdc_lake.project.writing import Place, write_fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +101,8 @@ def fold_table(
     """Fold one table; `replacing` puts the result in place of whatever fold there is.
 
     1. Find what this fold takes: transactions up to the cut, and rows without one that nothing holds back.
-    2. Open a fresh handle. Another checkpoint than the one we started from means that another fold was first.
-    3. Stream the whole result into one commit, with the new checkpoint.
+    2. Open fresh handles. Another checkpoint than the one we started from means that another fold was first.
+    3. Write the files that change, or a patch over them (see `rules`), in one commit with the new checkpoint.
     4. If the commit fails, read the checkpoint again before deciding what happened.
     """
     if table.error is not None:
@@ -127,89 +116,39 @@ def fold_table(
     checkpoint = Checkpoint(cut, lows, table.log.version)
     if table.base is not None and (cut, lows) == (table.checkpoint.cut, dict(table.checkpoint.lows)):
         return Folded(table.table, "current", cut=cut)
-    path = current_path(state.lake.root, state.source, table.table)
-    handle = state.lake.open(path)
-    if not replacing and read_checkpoint(handle, lows) != _known(table, lows):
+    place = Place.of(state, table.table)
+    if not replacing and not _is_as_known(table, place, lows):
         return Folded(table.table, "overtaken", cut=table.checkpoint.cut)
-    query = _query(con, state, table, checkpoint)
+    view = _view(con, state, table, cut)
     reach("fold:before-write")
-    counted = _Counted()
     try:
-        layout = table.shapes.layout if table.shapes is not None else 0
-        held = [*checkpoint.transactions(), Transaction(LAYOUT, layout)]
-        _write(state, path, handle, counted.reader(con, query), held)
+        rows = write_fold(con, view, place, checkpoint, own=state.lake.own, whole=replacing or table.base is None)
     except (DeltaError, OSError, ValueError, RuntimeError) as error:
-        stored = read_checkpoint(state.lake.open(path), lows)
+        now = Place.of(state, table.table)
+        stored = now.read(lows)[1]
         if stored != checkpoint:
-            if not replacing and stored != _known(table, lows):
+            if not replacing and not _is_as_known(table, now, lows):
                 return Folded(table.table, "overtaken", cut=stored.cut)
-            raise _explained(table.table, counted.error or error) from error
+            raise _explained(table.table, error) from error
+        rows = 0
     reach("fold:after-commit")
-    return Folded(table.table, "folded", rows=counted.rows, cut=cut)
+    return Folded(table.table, "folded", rows=rows, cut=cut)
 
 
-def _known(table: TableState, lows: Collection[tuple[str, int]]) -> Checkpoint:
+def _is_as_known(table: TableState, place: Place, lows: Collection[tuple[str, int]]) -> bool:
+    """Whether the fold there is still the one that the state was read from."""
+    base, checkpoint = place.read(lows)
     held = {p: low for p, low in table.checkpoint.lows.items() if p in lows}
-    return replace(table.checkpoint, lows=held)
+    # A table that is folded anew for the sake of a late repair was read without its base.
+    known = table.base is None or (base is not None and base.writing == table.base.writing)
+    return known and checkpoint == replace(table.checkpoint, lows=held)
 
 
-def _query(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, checkpoint: Checkpoint) -> str:
-    shapes = table.shapes
-    if shapes is None:
+def _view(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, cut: int) -> View:
+    if table.shapes is None:
         raise ValueError("a table without shapes has an error")
-    view = View(shapes, table.tail, table.base, state.ends, checkpoint.cut)
-    key, unknown = own_names(shapes.names)
-    if shapes.keyed:
-        inner = keyed_sql(replace(view, settled=settle(con, view, f"{state.lake.own}.settled")))
-    else:
-        inner = bag_sql(view)
-    columns = [
-        f"CAST(c{i} AS {storage_type(c.lake_type)}) AS {ident(c.name)}" for i, c in enumerate(shapes.target.columns)
-    ]
-    return f"SELECT {', '.join(columns)}, k AS {ident(key)}, unknown AS {ident(unknown)} FROM ({inner})"
-
-
-class _Counted:
-    """Rows on their way from DuckDB to the Delta writer, batch by batch; `error` is what stopped them."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.error: Exception | None = None
-
-    def reader(self, con: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
-        """The result of `query`."""
-        # A connection of its own: an open result keeps DuckDB's others from being asked.
-        cursor = con.cursor()
-        cursor.execute("SET TimeZone = 'UTC'")
-        source = cursor.sql(query).to_arrow_reader(_BATCH_ROWS)
-        return pa.RecordBatchReader.from_batches(source.schema, self._batches(source))
-
-    def _batches(self, source: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        try:
-            for batch in source:
-                self.rows += batch.num_rows
-                yield batch
-                reach("fold:writing")
-        except Exception as error:
-            self.error = error
-            raise
-
-
-def _write(
-    state: SourceState, path: str, handle: DeltaTable | None, rows: pa.RecordBatchReader, held: list[Transaction]
-) -> None:
-    options = dict(state.lake.options) if state.lake.options else None
-    # The handle pins the version we started from: a commit in between makes this one fail.
-    write_deltalake(
-        handle if handle is not None else path,
-        rows,
-        mode="overwrite" if handle is not None else "error",
-        schema_mode="overwrite" if handle is not None else None,
-        configuration=_CONFIGURATION if handle is None else None,
-        storage_options=options,
-        writer_properties=_WRITER,
-        commit_properties=CommitProperties(app_transactions=held),
-    )
+    view = View(table.shapes, table.tail, table.base, state.ends, cut)
+    return replace(view, settled=settle(con, view, f"{state.lake.own}.settled")) if table.shapes.keyed else view
 
 
 def _explained(table: TableId, error: Exception) -> LakeError:

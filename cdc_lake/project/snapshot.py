@@ -23,12 +23,13 @@ from cdc_lake.land.layout import (
     log_path,
     open_delta,
     parquet_files,
+    patch_path,
     schemas_path,
     transactions_path,
 )
 from cdc_lake.land.tables import LOG
-from cdc_lake.project.base import Base, placed_base, read_base
-from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
+from cdc_lake.project.base import Base, placed_base, read_fold
+from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.dropped import Lack, Letter, excused, read_letters, topics_named
 from cdc_lake.project.files import LogFiles, read_files, scan
@@ -39,6 +40,8 @@ from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
 from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, without_place
 
 T = TypeVar("T")
+# A folded table, and what may lie over it.
+Opened = tuple[DeltaTable, DeltaTable | None]
 
 _THREADS = 8
 _SAMPLE = 200
@@ -189,8 +192,9 @@ def _open_tables(
     """All tables that have a log, in the order that `read_source` asks for."""
     tables = list_tables(lake.root, source)
 
-    def base(table: TableId) -> DeltaTable | None:
-        return None if table in anew else lake.open(current_path(lake.root, source, table))
+    def base(table: TableId) -> Opened | None:
+        found = None if table in anew else lake.open(current_path(lake.root, source, table))
+        return None if found is None else (found, lake.open(patch_path(lake.root, source, table)))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         bases = list(pool.map(lambda t: _attempt(partial(base, t)), tables))
@@ -218,21 +222,21 @@ def _state(
     con: duckdb.DuckDBPyConnection,
     table: TableId,
     log: LogFiles | CdcLakeError | None,
-    base: DeltaTable | CdcLakeError | None,
+    base: Opened | CdcLakeError | None,
 ) -> TableState:
-    for part in (log, base):
-        if isinstance(part, CdcLakeError):
-            return TableState(table, LogFiles(-1, ()), None, Checkpoint(), Tail(), error=part)
+    broken = next((part for part in (log, base) if isinstance(part, CdcLakeError)), None)
+    if broken is not None or isinstance(base, CdcLakeError):
+        return TableState(table, LogFiles(-1, ()), None, Checkpoint(), Tail(), error=broken)
     if not isinstance(log, LogFiles):
         raise TypeError("a table without a log is no table of the lake")
-    if not isinstance(base, DeltaTable):
+    if base is None:
         return TableState(table, log, None, Checkpoint(), Tail(tuple(log.paths)))
     partitions = _partitions(con, log)
-    checkpoint = read_checkpoint(base, partitions)
+    folded, checkpoint = read_fold(*base, partitions)
     # Of a partition that is new since the fold, everything is wanted.
     lows = {p: checkpoint.lows.get(p, 0) for p in partitions}
     tail = Tail(tuple(log.reaching(checkpoint.lows)), lows, checkpoint.cut)
-    return TableState(table, log, read_base(base), checkpoint, tail)
+    return TableState(table, log, folded, checkpoint, tail)
 
 
 def _surveyed(con: duckdb.DuckDBPyConnection, states: list[TableState]) -> list[TableState]:

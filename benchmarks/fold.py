@@ -1,0 +1,198 @@
+"""Folds of one table of N keys: what 100,000 recent, 100,000 random and 1,000,000 random changes cost to fold, and
+what reading costs while they are not folded.
+
+The log is written by hand, as the sink writes it; no stack is needed. Each fold runs in a process of its own, for its
+peak memory. "Own" is what as many rows take in the fold's files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import write_deltalake
+
+from benchmarks.report import say
+from cdc_lake.config import Config
+from cdc_lake.events import TableId
+from cdc_lake.land.layout import log_path, schemas_path, transactions_path
+from cdc_lake.land.store import WRITER
+from cdc_lake.land.tables import LOG, SCHEMAS, TRANSACTIONS
+from cdc_lake.project.fold import Folded, fold_source
+from cdc_lake.project.snapshot import Lake
+from cdc_lake.query.session import open_session
+
+SOURCE, TABLE = "pos", TableId("public", "orders")
+FIELDS = {"id": "int64", "customer": "int32", "status": "string", "total": "double", "note": "string"}
+NARROW = "SELECT count(*), sum(customer) FROM {}"
+WIDE = "SELECT count(*), sum(customer), max(status), sum(total), max(length(note)) FROM {}"
+HISTORY = "SELECT count(*), sum(customer), count(__valid_to) FROM {}"
+_CHUNK = 500_000
+_START = "TIMESTAMPTZ '2026-11-24 00:00:00+00'"
+
+
+class Feed:
+    """The log of one table, written in chunks; transactions have ten changes each."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.root, self.keys, self.offset, self.ends = str(folder / "lake"), 0, 0, 0
+        self.con = duckdb.connect()
+        self.con.execute(f"SELECT setseed({seed / 1000})").fetchall()
+        self._describe()
+
+    def snapshot(self, rows: int) -> None:
+        """The table as it was found: one `r` for each key."""
+        for first in range(0, rows, _CHUNK):
+            self._land("r", f"SELECT i AS id FROM range({first}, {min(first + _CHUNK, rows)}) t(i)", transactions=False)
+        self.keys = rows
+
+    def recent(self, rows: int) -> None:
+        """Half new keys, half updates among as many of the newest ones."""
+        low, new = self.keys - rows, rows // 2
+        self._land("u", f"SELECT {low} + (random() * {rows})::BIGINT % {rows} AS id FROM range({rows - new})")
+        self._land("c", f"SELECT i AS id FROM range({self.keys}, {self.keys + new}) t(i)")
+        self.keys += new
+
+    def random(self, rows: int) -> None:
+        """Updates of keys anywhere."""
+        for _ in range(0, rows, _CHUNK):
+            n = min(_CHUNK, rows)
+            self._land("u", f"SELECT (random() * {self.keys})::BIGINT % {self.keys} AS id FROM range({n})")
+
+    def _land(self, op: str, ids: str, *, transactions: bool = True) -> None:
+        tx = ("(n // 10 + {0})::VARCHAR", "n % 10 + 1") if transactions else ("NULL::VARCHAR", "NULL::BIGINT")
+        rows = self.con.sql(
+            f"""SELECT '{op}' AS __op, '{{"id":' || id || '}}' AS __key, NULL::VARCHAR AS __before,
+            '{{"id":' || id || ',"customer":' || (id * 7919 + n) % 100000 || ',"status":"'
+                || ['new', 'paid', 'packed', 'sent', 'back'][(id + n) % 5 + 1] || '","total":' || (id % 100000) / 100
+                || ',"note":"order ' || id || ' as of ' || n || '"}}' AS __after,
+            {_START} + to_seconds(n // 10) AS __source_ts,
+            {tx[0].format(self.ends)} AS __tx_id, {tx[1]} AS __tx_order, n + {self.offset} AS __lsn,
+            {"'true'" if op == "r" else "NULL::VARCHAR"} AS __snapshot, '{SOURCE}.{TABLE}' AS __topic,
+            0::INTEGER AS __partition, n + {self.offset} AS __offset, now() AS __ingested_at, 's1' AS __schema_id,
+            NULL::VARCHAR AS __headers FROM (SELECT id, row_number() OVER () - 1 AS n FROM ({ids})) ORDER BY n"""
+        ).to_arrow_table()
+        write_deltalake(log_path(self.root, SOURCE, TABLE), rows.cast(LOG), mode="append", writer_properties=WRITER)
+        self.offset += rows.num_rows
+        if transactions:
+            self._end(rows.num_rows)
+
+    def _end(self, rows: int) -> None:
+        ended = self.con.sql(
+            f"""SELECT 'END' AS status, (i + {self.ends})::VARCHAR AS tx_id, 1000 + i + {self.ends} AS lsn,
+            least(10, {rows} - i * 10) AS event_count,
+            '[{{"data_collection":"{TABLE}","event_count":' || least(10, {rows} - i * 10) || '}}]' AS data_collections,
+            {_START} + to_seconds(i) AS source_ts, '{SOURCE}.transaction' AS __topic, 0::INTEGER AS __partition,
+            (i + {self.ends}) * 2 AS __offset, now() AS __ingested_at FROM range({(rows + 9) // 10}) t(i)"""
+        ).to_arrow_table()
+        write_deltalake(transactions_path(self.root, SOURCE), ended.cast(TRANSACTIONS), mode="append")
+        self.ends += ended.num_rows
+
+    def _describe(self) -> None:
+        row = [{"field": n, "type": t, "optional": True} for n, t in FIELDS.items()]
+        envelope = {"type": "struct", "fields": [{"field": "after", "type": "struct", "fields": row}]}
+        key = {"type": "struct", "fields": [{"field": "id", "type": "int64"}]}
+        known = {
+            "schema_id": "s1", "schema": TABLE.schema, "table": TABLE.name, "topic": f"{SOURCE}.{TABLE}",
+            "kind": "connect", "definition": json.dumps(envelope), "key_definition": json.dumps(key),
+            "settings": "{}", "first_partition": 0, "first_offset": 0, "recorded_at": None,
+        }  # fmt: skip
+        write_deltalake(schemas_path(self.root, SOURCE), pa.Table.from_pylist([known], SCHEMAS))
+
+
+def run(rows: int) -> None:
+    """Print the figures for a table of `rows` keys."""
+    folder = Path(tempfile.mkdtemp(prefix="cdc-lake-bench-fold-"))
+    try:
+        feed = Feed(folder, seed=7)
+        feed.snapshot(rows)
+        say(f"{rows:,} keys are in the log")
+        first = _fold(folder)
+        own = first["bytes"] / max(first["rows"], 1)
+        _print("first fold", first, None)
+        _read(folder, "folded")
+        few = min(100_000, rows // 10)
+        steps: list[tuple[str, Callable[[int], None], int]] = [
+            ("recent", feed.recent, few), ("random", feed.random, few), ("random again", feed.random, few),
+            ("random", feed.random, few * 10),
+        ]  # fmt: skip
+        for name, change, count in steps:
+            change(count)
+            _read(folder, f"tail of {count:,} {name}")
+            _print(f"{count:,} {name}", _fold(folder), own * count)
+            _read(folder, f"{count:,} {name} folded")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fold_once(root: str) -> None:
+    """Fold what is new; print what it took as JSON."""
+    before, begun = _files(root), time.monotonic()
+    (done,) = list[Folded](fold_source(Lake(root), SOURCE, lambda _table: True))
+    if done.error is not None:
+        raise SystemExit(str(done.error.why))
+    written = {p: s for p, s in _files(root).items() if p not in before}
+    # Not getrusage: what it says of a new process begins with what its parent held.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
+    print(
+        json.dumps(
+            {"rows": done.rows, "bytes": sum(written.values()), "files": len(written), "rss_mb": round(peak)}
+            | {"seconds": time.monotonic() - begun}
+        )
+    )
+
+
+def _files(root: str) -> dict[str, int]:
+    """The data files of the read models."""
+    found = Path(root, SOURCE).rglob("*.parquet")
+    models = (p for p in found if not {"log", "transactions", "schemas", "_delta_log"} & set(p.parts))
+    return {str(p): p.stat().st_size for p in models}
+
+
+def _fold(folder: Path) -> dict[str, Any]:
+    script = "import sys; from benchmarks.fold import fold_once; fold_once(sys.argv[1])"
+    out = subprocess.run([sys.executable, "-c", script, str(folder / "lake")], check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(out.stdout)
+    return found
+
+
+def _print(name: str, took: dict[str, Any], own: float | None) -> None:
+    times = f", {took['bytes'] / own:.1f} times their own" if own else ""
+    print(
+        f"fold {name}: {took['seconds']:.1f} s, {took['rows']:,} rows and {took['bytes'] / 1e6:.1f} MB written in "
+        f"{took['files']} files{times}, peak {took['rss_mb']} MB",
+        flush=True,
+    )
+
+
+def _read(folder: Path, name: str) -> None:
+    session = open_session(Config.model_validate({"lake": {"uri": str(folder / "lake")}, "root": folder}))
+    con = session.connection
+    try:
+        took = {q: _best(con, q.format("orders")) for q in (NARROW, WIDE)}
+        took[HISTORY] = _best(con, HISTORY.format("history.public.orders"), times=1)
+    finally:
+        session.close()
+    words = ", ".join(
+        f"{n} {s * 1000:,.0f} ms" for n, s in zip(("narrow", "wide", "history"), took.values(), strict=True)
+    )
+    print(f"read {name}: {words}", flush=True)
+
+
+def _best(con: duckdb.DuckDBPyConnection, query: str, times: int = 3) -> float:
+    found = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        con.execute(query).fetchall()
+        found.append(time.perf_counter() - begun)
+    return min(found)
