@@ -30,7 +30,13 @@ def run(
         bool, typer.Option("--until-caught-up", help="End when all that was in Kafka at the start has landed.")
     ] = False,
     tables: Annotated[
-        str | None, typer.Option("--tables", metavar="GLOB", help="Only tables whose schema.table matches.")
+        str | None,
+        typer.Option(
+            "--tables",
+            metavar="GLOB",
+            help="Only tables whose schema.table matches. Readers wait at the cut for the others' changes until a sink "
+            "lands them too.",
+        ),
     ] = None,
     accept_gap: Annotated[
         str | None,
