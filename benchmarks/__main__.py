@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import consume, freshness, promises, start, throughput, verify
+from benchmarks import consume, fold, freshness, promises, start, throughput, verify
 from benchmarks.report import machine, say
 from cdc_lake.local.stack import Stack
 
@@ -20,21 +21,32 @@ FIGURES = {
     "verify": verify.run,
 }
 
+# These need no stack.
+ALONE = {"fold": fold.run}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figures", nargs="*", choices=[[], *FIGURES], help="which; all when none is named")
+    parser.add_argument("figures", nargs="*", choices=[[], *FIGURES, *ALONE], help="which; all when none is named")
     parser.add_argument(
         "--rows", type=int, default=1_000_000, help="events of the throughput figures, rows of the verified table"
     )
     parser.add_argument("--project", type=Path, help="use the running stack of this project folder")
     options = parser.parse_args()
     print(machine())
+    for name in (n for n in options.figures or ALONE if n in ALONE):
+        ALONE[name](options.rows)
+    wanted = [n for n in options.figures or FIGURES if n in FIGURES]
+    if wanted:
+        _with_stack(wanted, options)
+
+
+def _with_stack(wanted: Sequence[str], options: argparse.Namespace) -> None:
     folder = options.project or Path(tempfile.mkdtemp(prefix="cdc-lake-bench-"))
     stack = Stack(folder / ".cdc-lake")
     ends = stack.up(say)
     try:
-        for name in options.figures or FIGURES:
+        for name in wanted:
             FIGURES[name](ends, stack, options.rows)
     finally:
         if not options.project:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cdc_lake.maintain.look import Look
+from cdc_lake.project.rules import fold_pays
 
 FOLD, COMPACT, CHECKPOINT, CLEANUP, VACUUM, REMEMBER = "fold", "compact", "checkpoint", "cleanup", "vacuum", "remember"
 
@@ -18,8 +19,6 @@ _FILES = 8
 # Each level's files are this many times larger than those of the one below.
 _FACTOR = 8
 _LOWEST = 64 << 10
-# A fold rewrites its whole table: it pays when it brings in a tenth of it, or as much as makes reads slow by itself.
-_FOLD_SHARE, _FOLD_LEAST, _FOLD_ALWAYS = 10, 1_000, 1_000_000
 # Opening a table reads every commit behind the last checkpoint, at half a millisecond each.
 _COMMITS = 10
 
@@ -76,13 +75,9 @@ def _levels(target: int) -> Iterator[int]:
 
 def fold_due(unfolded: int, folded: int) -> str:
     """Why a fold pays for a table with so many unfolded changes and folded rows; empty when it does not."""
-    if unfolded < _FOLD_LEAST:
+    if not fold_pays(unfolded, folded):
         return ""
-    if unfolded >= _FOLD_ALWAYS:
-        return f"{unfolded:,} changes are not folded; reads resolve them each time"
-    if unfolded * _FOLD_SHARE >= folded:
-        return f"{unfolded:,} changes are not folded, against {folded:,} folded rows"
-    return ""
+    return f"{unfolded:,} changes are not folded, against {folded:,} folded rows"
 
 
 def plan(part: str, seen: Look, rules: Rules) -> list[Step]:

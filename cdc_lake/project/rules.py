@@ -19,6 +19,10 @@ _TIMES = 3
 _FEW_ROWS = 200_000
 # A patch that holds more than one row for so many of the table's is merged into it.
 _PATCH_SHARE = 8
+# A fold pays for a hundredth of the table's rows: changes all over it are then written about six times in a patch that
+# grows to an eighth of the table, and eight times when that is merged. Readers resolve a million changes in about a
+# second, so more are never left to them, and fewer than a thousand cost them nothing.
+_FOLD_SHARE, _FOLD_LEAST, _FOLD_ALWAYS = 100, 1_000, 1_000_000
 # As many changes as rows touch nearly all of it.
 _WHOLE_SHARE = 1
 # Files below half of their size are merged when there are more than these.
@@ -28,6 +32,11 @@ _SMALL_FILES = 8
 def file_rows(rows: int) -> int:
     """How many rows a data file of a table of so many `rows` holds."""
     return max(_FILE_ROWS, rows // _FILES)
+
+
+def fold_pays(unfolded: int, folded: int) -> bool:
+    """Whether a table of so many folded rows is worth a fold that brings in so many changes."""
+    return unfolded >= _FOLD_LEAST and (unfolded >= _FOLD_ALWAYS or unfolded * _FOLD_SHARE >= folded)
 
 
 def whole_pays(unfolded: int, folded: int) -> bool:
