@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cdc_lake.connector_file import ConnectorFile
@@ -28,10 +29,16 @@ def replay(
     *,
     value: bytes | None = None,
     dry_run: bool = False,
+    rebuild: Callable[[TableId], None] = lambda _: None,
 ) -> list[Replayed]:
     """Replay `chosen` letters; `value` stands in for the record's own when a person mended it.
 
     A letter that still cannot be decoded stays dead, with the reason of today.
+
+    1. Put each event back at its place in the log.
+    2. `rebuild` each table that got one: a fold that has passed a letter's offset would never look at it again.
+    3. Write down that the letters were replayed. Killed before that, they still wait, and the next replay does all of
+       it again, which counts each event once.
     """
     decoder = Decoder(transaction_topic=connector.transaction_topic, threads=1)
     done = []
@@ -48,7 +55,20 @@ def replay(
         reach("dlq:before-put-back")
         fresh = letters.put_back(letter, part.table, part.rows)
         reach("dlq:after-put-back")
-        letters.decide([letter], REPLAYED)
-        reach("dlq:after-decision")
         done.append(Replayed(letter.id, "replayed" if fresh else "present", part.table))
+    if not dry_run:
+        _settle(letters, chosen, done, rebuild)
     return done
+
+
+def _settle(
+    letters: DeadLetters, chosen: list[Letter], done: list[Replayed], rebuild: Callable[[TableId], None]
+) -> None:
+    back = {r.id: r.table for r in done if r.table is not None}
+    if not back:
+        return
+    for table in sorted(set(back.values())):
+        rebuild(table)
+    reach("dlq:before-decision")
+    letters.decide([x for x in chosen if x.id in back], REPLAYED)
+    reach("dlq:after-decision")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from cdc_lake.errors import EXIT_DIFFERENCES, UsageError
 
 if TYPE_CHECKING:
     from cdc_lake.config import Config, Source
+    from cdc_lake.events import TableId
     from cdc_lake.land.dead_letters import DeadLetters, Letter
     from cdc_lake.replay import Replayed
 
@@ -127,27 +129,30 @@ def _replay(chosen: list[tuple[Source, DeadLetters, Letter]], value: bytes | Non
         if not mine:
             continue
         connector = load_connector(config.connector_file(source))
-        found = replaying.replay(mine[0][0], [x for _, x in mine], connector, value=value, dry_run=dry_run)
-        done += found
-        if not dry_run:
-            _rebuild(config, source, found)
+        done += replaying.replay(
+            mine[0][0],
+            [x for _, x in mine],
+            connector,
+            value=value,
+            dry_run=dry_run,
+            rebuild=partial(_rebuild, config, source),
+        )
     return done
 
 
-def _rebuild(config: Config, source: Source, done: list[Replayed]) -> None:
-    """A fold that has passed a letter's offset would never look at it again."""
+def _rebuild(config: Config, source: Source, table: TableId) -> None:
+    """Fold the table anew when it is folded at all."""
     from cdc_lake.land.layout import current_path
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
 
     lake = open_lake(config)
-    for table in sorted({r.table for r in done if r.outcome != "dead" and r.table is not None}):
-        if lake.open(current_path(lake.root, source.name, table)) is None:
-            continue
-        output.say(f"{table}: rebuilding its fold")
-        rebuilt = rebuild_table(lake, source.name, config.captures, table)
-        if rebuilt.error is not None:
-            raise rebuilt.error
+    if lake.open(current_path(lake.root, source.name, table)) is None:
+        return
+    output.say(f"{table}: rebuilding its fold")
+    rebuilt = rebuild_table(lake, source.name, config.captures, table)
+    if rebuilt.error is not None:
+        raise rebuilt.error
 
 
 def _row(letter: Letter) -> dict[str, Any]:

@@ -51,6 +51,9 @@ REPLAY = (
     "land:after-write",
     "land:after-commit",
     "dlq:after-put-back",
+    "fold:before-write",
+    "fold:after-commit",
+    "dlq:before-decision",
     "land:after-commit:2",
     "dlq:after-decision",
 )
@@ -141,6 +144,7 @@ def test_a_maintenance_killed_at_a_named_point_is_mended_by_the_next_one(shop: P
 def test_a_replay_killed_at_a_named_point_puts_the_event_back_once(shop: Project, point: str, tmp_path: Path) -> None:
     trade(shop)
     shop.ok("sink", "run", "--until-caught-up")
+    shop.ok("fold")
     before = len(landed(shop))
     topic = f"{shop.name}.public.stores"
     number = max(o for t, _, o in shop.coordinates_in_kafka() if t == topic)

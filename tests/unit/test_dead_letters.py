@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import cdc_lake
+from cdc_lake import crashpoints
 from cdc_lake.config import Config, Table
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.events import TableId
@@ -89,6 +90,51 @@ def test_a_letter_behind_a_fold_is_seen_after_the_rebuild(lake: Path) -> None:
     replay(store, store.all(), CONNECTOR, value=event("orders", {"id": 2, "n": 2})[1])
     assert rebuild_table(where, SOURCE, lambda _: True, TableId("public", "orders")).outcome == "folded"
     assert current(lake) == [(1, 3), (2, 2)]
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "dlq:before-put-back",
+        "land:after-commit",
+        "dlq:after-put-back",
+        "fold:before-write",
+        "fold:after-commit",
+        "dlq:before-decision",
+        "dlq:after-decision",
+    ],
+)
+def test_a_replay_of_all_that_wait_is_finished_by_the_next_wherever_it_was_killed(
+    lake: Path, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, store = Lake(str(lake / "lake")), letters(lake)
+    list(fold_source(where, SOURCE, lambda _: True))
+
+    def replay_waiting() -> None:
+        waiting = [x for x in store.all() if x.state == "waiting"]
+        value = event("orders", {"id": 2, "n": 2})[1]
+        replay(store, waiting, CONNECTOR, value=value, rebuild=lambda t: rebuild(where, t))
+
+    def die(reached: str) -> None:
+        if reached == point:
+            raise Killed
+
+    monkeypatch.setattr(crashpoints, "on_reach", die)
+    with pytest.raises(Killed):
+        replay_waiting()
+    monkeypatch.setattr(crashpoints, "on_reach", None)
+    replay_waiting()
+    assert current(lake) == [(1, 3), (2, 2)]
+    assert [r["__offset"] for r in log_rows(lake, "orders")] == [0, 1, 2]
+    assert store.all()[0].state == "replayed"
+
+
+def rebuild(where: Lake, table: TableId) -> None:
+    assert rebuild_table(where, SOURCE, lambda _: True, table).outcome == "folded"
 
 
 def test_a_dry_run_changes_nothing(lake: Path) -> None:
