@@ -178,15 +178,15 @@ def _print(name: str, took: dict[str, Any], own: float | None) -> None:
 def _read(folder: Path, name: str) -> None:
     session = open_session(Config.model_validate({"lake": {"uri": str(folder / "lake")}, "root": folder}))
     con = session.connection
+    con.execute("SET enable_progress_bar = false")
     try:
         took = {q: _best(con, q.format("orders")) for q in (NARROW, WIDE)}
         if con.execute("SELECT rows_landed < 3_000_000 FROM lake.tables").fetchone() == (True,):
             took[HISTORY] = _best(con, HISTORY.format("history.public.orders"), times=1)
     finally:
         session.close()
-    words = ", ".join(
-        f"{n} {s * 1000:,.0f} ms" for n, s in zip(("narrow", "wide", "history"), took.values(), strict=True)
-    )
+    names = {NARROW: "narrow", WIDE: "wide", HISTORY: "history"}
+    words = ", ".join(f"{names[q]} {s * 1000:,.0f} ms" for q, s in took.items())
     print(f"read {name}: {words}", flush=True)
 
 

@@ -62,15 +62,17 @@ class Base:
     numbers: tuple[str, ...] = ()
 
     @property
-    def relation(self) -> str:
-        """Its rows."""
+    def parts(self) -> list[tuple[str, str]]:
+        """Relations that hold its rows, each with the condition for those rows `b` of it that count.
+
+        They are not one relation: over a union, DuckDB joins the wrong way round what a reader leaves out.
+        """
         if self.patch is None or not self.patch.files:
-            return scan(self.files)
-        columns = ", ".join(ident(c) for c in self.columns)
-        same = " AND ".join(f"p.{ident(c)} = f.{ident(c)}" for c in self.numbers or self.columns[-2:-1])
+            return [(scan(self.files), "true")] if self.files else []
         over = scan(self.patch.files)
-        return f"""(SELECT {columns} FROM {scan(self.files)} f WHERE NOT EXISTS (SELECT 1 FROM {over} p WHERE {same})
-            UNION ALL SELECT {columns} FROM {over} WHERE NOT {ident(self.patch.gone)})"""
+        same = " AND ".join(f"p.{ident(c)} = b.{ident(c)}" for c in self.numbers or self.columns[-2:-1])
+        below = [(scan(self.files), f"NOT EXISTS (SELECT 1 FROM {over} p WHERE {same})")] if self.files else []
+        return [*below, (over, f"NOT b.{ident(self.patch.gone)}")]
 
     @property
     def key(self) -> str:

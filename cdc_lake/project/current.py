@@ -70,11 +70,12 @@ class View:
 def base_select(view: View, condition: str) -> str:
     """The base's rows that meet `condition` (over `b`), as c0, c1, …, k, unknown."""
     base = view.base
-    if base is None or not base.files:
+    if base is None or not base.parts:
         return _none(view)
     values = [f"{base.value(c)} AS c{i}" for i, c in enumerate(view.shapes.target.columns)]
     columns = ", ".join([*values, f"{base.key} AS k", f"{base.unknown} AS unknown"])
-    return f"SELECT {columns} FROM {base.relation} b WHERE {condition}"
+    selects = [f"SELECT {columns} FROM {rows} b WHERE {counts} AND {condition}" for rows, counts in base.parts]
+    return " UNION ALL ".join(selects)
 
 
 def _none(view: View) -> str:
@@ -223,7 +224,7 @@ def _partial_select(view: View) -> str:
 
 def _old_values(view: View) -> str:
     """The base's rows of the keys in question."""
-    if view.base is None or not view.base.files:
+    if view.base is None:
         return _none(view)
     wanted = f"{view.base.key} IN (SELECT k FROM winners WHERE partial)"
     return base_select(view, f"{view.base_condition} AND {wanted}")

@@ -14,6 +14,7 @@ import duckdb
 from cdc_lake.project.bag import bag_sql, taken_sql
 from cdc_lake.project.base import Base
 from cdc_lake.project.current import View, base_select, changed_sql, touched_sql
+from cdc_lake.project.files import scan
 from cdc_lake.project.rules import small_files
 from cdc_lake.project.segments import Segment
 from cdc_lake.sqltext import ident, literal
@@ -59,7 +60,7 @@ def find_delta(con: duckdb.DuckDBPyConnection, view: View, base: Base, own: str)
         values = [*(over.value(c) for c in columns), over.key, over.unknown, f"b.{ident(base.patch.gone)}"]
         same = " AND ".join(f"t.n{i} = b.{ident(c)}" for i, c in enumerate(base.numbers)) or f"t.k = {over.key}"
         con.execute(
-            f"""INSERT INTO {relation} SELECT {", ".join(values)} FROM {over.relation} b
+            f"""INSERT INTO {relation} SELECT {", ".join(values)} FROM {scan(over.files)} b
             WHERE NOT EXISTS (SELECT 1 FROM {keys} t WHERE {same})"""
         )
     counts = f"SELECT (SELECT count(*) FROM {keys}), count(*), count(*) FILTER (NOT gone) FROM {relation}"

@@ -137,12 +137,12 @@ def _event(row: tuple[Any, ...]) -> _Event:
 
 
 def _read_base_keys(con: duckdb.DuckDBPyConnection, view: View, keys: str) -> set[str]:
-    if view.base is None or not view.base.files:
+    if view.base is None:
         return set()
     steps = f"WITH {view.truncated} " if view.tail.clears else ""
+    wanted = f"SELECT k FROM {keys}"
     found = con.execute(
-        f"""{steps}SELECT {view.base.key} FROM {view.base.relation} b
-        WHERE {view.base_condition} AND {view.base.key} IN (SELECT k FROM {keys})"""
+        f"""{steps}SELECT k FROM ({base_select(view, f"{view.base_condition} AND {view.base.key} IN ({wanted})")})"""
     ).fetchall()
     return {k for (k,) in found}
 
