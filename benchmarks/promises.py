@@ -52,24 +52,25 @@ def run(ends: Any, _stack: Stack, rows: int) -> None:
 def _measure(ends: Any, name: str, folder: Path, rows: int) -> None:
     dsn = throughput.database(ends.dsn, name, rows)
     loaded = rows * 10 // 11
+    changed = loaded // ROWS_EACH * ROWS_EACH
     for form in FORMS:
         _register(ends, dsn, f"{name}_{form}", metadata=form == "with")
     _wait_for_events(ends, name, loaded)
-    kept = {form: _project(ends, folder / f"read_{form}", f"{name}_{form}", form) for form in FORMS}
+    kept = {form: _project(ends, dsn, folder / f"read_{form}", f"{name}_{form}") for form in FORMS}
     for config in kept.values():
         _command(config, "sink", "run", "--until-caught-up")
         _command(config, "fold")
     with psycopg.connect(dsn, autocommit=True) as con:
         con.execute((CHANGE % (loaded // ROWS_EACH - 1)).encode())
-    _wait_for_events(ends, name, loaded * 2)
+    _wait_for_events(ends, name, loaded + changed)
     for form in FORMS:
         with ConnectClient(ends.connect_url) as client:
             client.delete(f"{name}_{form}")
     rates: dict[str, list[float]] = {form: [] for form in FORMS}
     for number in range(ROUNDS):
         for form in FORMS:
-            config = _project(ends, folder / f"land_{form}_{number}", f"{name}_{form}", f"{form}{number}")
-            rates[form].append(2 * loaded / _command(config, "sink", "run", "--until-caught-up"))
+            config = _project(ends, dsn, folder / f"land_{form}_{number}", f"{name}_{form}")
+            rates[form].append((loaded + changed) / _command(config, "sink", "run", "--until-caught-up"))
             say(f"landing {form} transaction metadata: {rates[form][-1]:,.0f} rows/s")
     for config in kept.values():
         _command(config, "sink", "run", "--until-caught-up")
@@ -126,7 +127,7 @@ def _wait_for_events(ends: Any, name: str, events: int) -> None:
     wait(lambda: all(throughput.end_offset(ends.bootstrap, t) >= events for t in topics), f"{events:,} events")
 
 
-def _project(ends: Any, folder: Path, prefix: str, source: str) -> Path:
+def _project(ends: Any, dsn: str, folder: Path, prefix: str) -> Path:
     folder.mkdir()
     settings = {
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
@@ -136,7 +137,7 @@ def _project(ends: Any, folder: Path, prefix: str, source: str) -> Path:
     (folder / "c.json").write_text(json.dumps({"name": prefix, "config": settings}))
     file = folder / "cdc-lake.yaml"
     file.write_text(
-        f"source: {{name: {source}, connector: c.json, dsn: '{ends.dsn}'}}\n"
+        f"source: {{name: {folder.name}, connector: c.json, dsn: '{dsn}'}}\n"
         f"kafka: {{bootstrap: '{ends.bootstrap}', client: confluent}}\nconnect: {{url: '{ends.connect_url}'}}\n"
     )
     return file
