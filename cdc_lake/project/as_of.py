@@ -7,6 +7,7 @@ its log.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 
@@ -18,8 +19,11 @@ from cdc_lake.project.order import load_ends
 from cdc_lake.project.runs import find_runs, relation_of
 from cdc_lake.project.shapes import resolve_shapes
 from cdc_lake.project.snapshot import SourceState, TableState, with_own_runs
-from cdc_lake.project.tail import REPAIR, RUN, Facts, Tail, placed, survey
+from cdc_lake.project.tail import REPAIR, RUN, START, Facts, placed, survey, whole_tail
 from cdc_lake.project.timeline import timeline_sql
+from cdc_lake.sqltext import literal
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def calendar_of(state: SourceState) -> Calendar:
@@ -38,13 +42,15 @@ def calendar_of(state: SourceState) -> Calendar:
 def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, *, number: int = 0) -> SourceState:
     """`state` as of `moment` (a time, an LSN or a transaction), all tables at that one position.
 
-    A table whose first rows were captured later has an error.
+    A table whose first rows were captured later, or whose log retention made begin later, has an error.
     Raises MomentError when there is no such position.
     """
-    cut = find_position(con, calendar_of(state), moment)
+    calendar = calendar_of(state)
+    cut = find_position(con, calendar, moment)
     ends = f"{state.lake.own}.ends_as_of_{number}"
     load_ends(con, ends, state.transactions, 0)
-    tables = [_rewound(t) if t.checkpoint.cut > cut.position else t for t in state.tables]
+    tables = [_kept(con, calendar, t, cut.position, moment) for t in state.tables]
+    tables = [_rewound(t) if t.checkpoint.cut > cut.position else t for t in tables]
     facts = survey(con, [t.tail for t in tables])
     tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
     tables = [_in_its_shape(con, t, ends, cut.position) for t in tables]
@@ -53,9 +59,36 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
     return replace(state, tables=checked, ends=ends, after=0, cut=cut, past=True)
 
 
+def refuse_before_start(
+    con: duckdb.DuckDBPyConnection, calendar: Calendar, table: TableState, position: int, moment: str
+) -> None:
+    """Raise MomentError when retention took away what the table was at `position`."""
+    if position >= table.log.start:
+        return
+    tx, micros = calendar.ends(con, "any_value(tx_id), epoch_us(any_value(source_ts))", f"pos = {table.log.start}")
+    when = f", committed {(_EPOCH + timedelta(microseconds=micros)).isoformat()}" if micros is not None else ""
+    raise MomentError(
+        f"{moment} is before what is kept of {table.table}.",
+        why=f"By the retention of its class its log begins behind transaction {tx}{when}.",
+        next=f"--as-of tx:{tx} or later" if tx is not None else "name a later moment",
+        code="as_of_before_kept",
+    )
+
+
+def _kept(
+    con: duckdb.DuckDBPyConnection, calendar: Calendar, table: TableState, position: int, moment: str
+) -> TableState:
+    """The table itself, or with an error when its log begins later."""
+    try:
+        refuse_before_start(con, calendar, table, position, moment)
+    except MomentError as error:
+        return replace(table, error=table.error or error)
+    return table
+
+
 def _rewound(table: TableState) -> TableState:
     """The table as if it had never been folded."""
-    return replace(table, base=None, checkpoint=Checkpoint(), tail=Tail(tuple(table.log.paths)))
+    return replace(table, base=None, checkpoint=Checkpoint(), tail=whole_tail(table.log))
 
 
 def _in_its_shape(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, position: int) -> TableState:
@@ -63,10 +96,13 @@ def _in_its_shape(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, 
     versions = {v.schema_id for v in table.versions if v.kind == "connect"}
     if table.error is not None or len(versions) < 2:
         return table
-    whole = Tail(tuple(table.log.paths), facts=Facts(1, 1))
-    rows = placed(whole, ends, position, ["__schema_id AS sid"], where=f"__schema_id IS NOT NULL AND NOT {REPAIR}")
-    row = con.execute(f"SELECT sid FROM ({rows}) ORDER BY pos_tx DESC, pos_order DESC, off DESC LIMIT 1").fetchone()
-    if row is None or row[0] not in versions:
+    whole = replace(whole_tail(table.log), facts=Facts(1, 1))
+    sent = f"__schema_id IN ({', '.join(map(literal, sorted(versions)))})"
+    rows = placed(whole, ends, position, ["__schema_id AS sid", f"CASE WHEN {START} THEN __lsn END AS old"], where=sent)
+    # Starting rows all stand in one place, by their keys: there the newest is the one whose change was the last.
+    order = "pos_tx DESC, off < 0, old DESC NULLS LAST, pos_order DESC, off DESC"
+    row = con.execute(f"SELECT sid FROM ({rows}) ORDER BY {order} LIMIT 1").fetchone()
+    if row is None:
         return table
     shapes = resolve_shapes(table.table, table.versions, row[0], lambda: ([], []))
     base = placed_base(replace(table.base, written=None), shapes) if table.base is not None else None
@@ -80,12 +116,12 @@ def _checked(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, posit
     """
     if table.error is not None or not (table.tail.facts.free and table.tail.facts.placed):
         return table
-    whole = Tail(tuple(table.log.paths), facts=Facts(1, 1, runs=1))
+    whole = replace(whole_tail(table.log), facts=Facts(1, 1, runs=1))
     runs = find_runs(con, whole, ends)
     whole = replace(whole, runs=relation_of(runs))
-    # A key that a later snapshot met first was not there when the one before it read the table.
-    again = f"{RUN} AND __lsn > {runs[0].lsn}" if runs else "false"
-    where = f"__op <> 't' AND NOT {REPAIR} AND NOT coalesce({again}, false)"
+    # A key that a later snapshot met first was not there when the one before it read the table, or when the log began.
+    again = RUN if table.log.start else f"{RUN} AND __lsn > {runs[0].lsn}" if runs else "false"
+    where = f"__op <> 't' AND NOT ({REPAIR} AND NOT {START}) AND NOT coalesce({again}, false)"
     rows = placed(whole, ends, 1 << 60, ["__key AS k", "__op AS op"], where=where)
     if table.shapes is not None and table.shapes.keyed:
         firsts = f"SELECT arg_min(op, (pos_tx, pos_order)) AS op, min(pos_tx) AS pos FROM ({rows}) GROUP BY k"

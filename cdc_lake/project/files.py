@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.append import transaction_id
+from cdc_lake.land.starts import start_of
 from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.sqltext import ident, literal
 
@@ -50,11 +51,13 @@ class LogFile:
 
 @dataclass(frozen=True, slots=True)
 class LogFiles:
-    """The files of one version of a log; `positions` are the offsets to land next, per (topic, partition)."""
+    """The files of one version of a log; `positions` are the offsets to land next, per (topic, partition), `start` is
+    the position at which retention made it begin (see `land.starts`)."""
 
     version: int
     files: tuple[LogFile, ...]
     positions: Lows = field(default_factory=dict)
+    start: int = 0
 
     @property
     def rows(self) -> int:
@@ -91,7 +94,9 @@ def read_files(path: str, table: DeltaTable) -> LogFiles:
     # There are statistics of the source's columns too, and an open lake has many files.
     columns = {name: actions[name].to_pylist() for name in _READ if name in actions.schema.names}
     rows = [_file(path, {k: v[i] for k, v in columns.items()}) for i in range(actions.num_rows)]
-    return LogFiles(version=table.version(), files=tuple(rows), positions=_positions(table, rows))
+    return LogFiles(
+        version=table.version(), files=tuple(rows), positions=_positions(table, rows), start=start_of(table)
+    )
 
 
 def _positions(table: DeltaTable, files: Collection[LogFile]) -> dict[tuple[str, int], int]:

@@ -16,16 +16,23 @@ from cdc_lake.project.life import HISTORY_COLUMNS, Life, life_steps
 from cdc_lake.sqltext import literal
 
 # A row that a key has had: `kid` is the key in its era as a number, `inc` counts its rows.
-_NODE = ("kid", "inc")
+NODE = ("kid", "inc")
 
 
 def history_sql(life: Life) -> str:
     """A query of all versions: the values as c0, c1, …, then `HISTORY_COLUMNS`."""
-    steps = [*life_steps(life, _columns(life)), *_groups(), *_lineages(), *_values(life), *_states(life), *_lines()]
+    steps = [
+        *life_steps(life, event_columns(life)),
+        *group_steps(),
+        *lineage_steps(),
+        *_values(life),
+        *_states(life),
+        *_lines(),
+    ]
     values = ", ".join(f"x.c{i}" for i in range(len(life.shapes.names)))
     own = ", ".join(f"{sql} AS {name}" for name, sql in zip(HISTORY_COLUMNS, _SHOWN, strict=True))
     return f"""WITH RECURSIVE {", ".join(steps)}
-        SELECT {values}, {own} FROM lines s JOIN vals x ON {_same_image("s", "x")}"""
+        SELECT {values}, {own} FROM lines s JOIN vals x ON {same_image("s", "x")}"""
 
 
 _SHOWN = (
@@ -60,7 +67,8 @@ def other_key(header: str) -> str:
         THEN CASE WHEN starts_with({text}, '{{"schema":') THEN {cut} ELSE {text} END END"""
 
 
-def _columns(life: Life) -> list[str]:
+def event_columns(life: Life) -> list[str]:
+    """What `life_steps` is given for the steps of this module."""
     other = (
         f"CASE __op WHEN 'd' THEN {other_key('__debezium.newkey')} WHEN 'c' THEN {other_key('__debezium.oldkey')} END"
     )
@@ -71,7 +79,7 @@ def _columns(life: Life) -> list[str]:
     return columns
 
 
-def _groups() -> list[str]:
+def group_steps() -> list[str]:
     """What each transaction made of each key: whether it is `alive` after it and `was` before, how many rows came and
     went, and how many the key has had `before`."""
     image = "FILTER (op IN ('c', 'u', 'r'))"
@@ -100,7 +108,7 @@ def _groups() -> list[str]:
     ]
 
 
-def _lineages() -> list[str]:
+def lineage_steps() -> list[str]:
     """`located`: each event with its row's number `inc`; `lineage`: all rows that have had several keys, by the root.
 
     The rows of a key leave in the order in which they came.
@@ -110,16 +118,16 @@ def _lineages() -> list[str]:
     inc = f"""CASE e.op WHEN 'd' THEN {before} - was + count(*) FILTER (e.op = 'd') OVER ({here})
         ELSE {before} + met + count(*) FILTER (e.op = 'c') OVER ({here}) END"""
     moves = "SELECT *, row_number() OVER (PARTITION BY grp, k, other ORDER BY id) AS n FROM moves"
-    columns = ", ".join(f"d.{c} AS from_{c}, c.{c} AS {c}" for c in _NODE)
-    node, root = ", ".join(f"l.{c}" for c in _NODE), ", ".join(f"x.root_{c}" for c in _NODE)
-    first = ", ".join(f"l.from_{c}" for c in _NODE)
-    follows = " AND ".join(f"l.from_{c} = x.{c}" for c in _NODE)
+    columns = ", ".join(f"d.{c} AS from_{c}, c.{c} AS {c}" for c in NODE)
+    node, root = ", ".join(f"l.{c}" for c in NODE), ", ".join(f"x.root_{c}" for c in NODE)
+    first = ", ".join(f"l.from_{c}" for c in NODE)
+    follows = " AND ".join(f"l.from_{c} = x.{c}" for c in NODE)
     return [
         f"located AS (SELECT e.*, {inc} AS inc FROM keyed e JOIN groups g ON g.kid = e.kid AND g.grp = e.grp)",
         "moves AS MATERIALIZED (SELECT k, kid, inc, grp, op, other, id FROM located WHERE other IS NOT NULL)",
         f"""links AS MATERIALIZED (SELECT {columns} FROM ({moves} WHERE op = 'd') d JOIN ({moves} WHERE op = 'c') c
             ON d.grp = c.grp AND d.k = c.other AND d.other = c.k AND d.n = c.n)""",
-        f"""lineage({", ".join(_NODE)}, {", ".join(f"root_{c}" for c in _NODE)}, depth) AS (
+        f"""lineage({", ".join(NODE)}, {", ".join(f"root_{c}" for c in NODE)}, depth) AS (
             SELECT {first}, {first}, 0 FROM links l WHERE NOT EXISTS (SELECT 1 FROM links x WHERE {follows})
             UNION ALL SELECT {node}, {root}, x.depth + 1 FROM lineage x JOIN links l ON {follows})""",
     ]
@@ -134,9 +142,9 @@ def _values(life: Life) -> list[str]:
     decoded = shapes.decoded(images, "img", "sid", place, marks=bool(shapes.toastable), unread=True)
     if not shapes.toastable:
         return [f"vals AS NOT MATERIALIZED (SELECT *, []::VARCHAR[] AS unknown FROM ({decoded}))"]
-    root = ", ".join(f"coalesce(g.root_{c}, l.{c}) AS root_{c}" for c in _NODE)
-    same = " AND ".join(f"g.{c} = l.{c}" for c in _NODE)
-    last = f"OVER (PARTITION BY {', '.join(f'root_{c}' for c in _NODE)} ORDER BY depth, id ROWS UNBOUNDED PRECEDING)"
+    root = ", ".join(f"coalesce(g.root_{c}, l.{c}) AS root_{c}" for c in NODE)
+    same = " AND ".join(f"g.{c} = l.{c}" for c in NODE)
+    last = f"OVER (PARTITION BY {', '.join(f'root_{c}' for c in NODE)} ORDER BY depth, id ROWS UNBOUNDED PRECEDING)"
     followed, shown, unknown = ["unread"], ["unread"], []
     for i, name in enumerate(shapes.names):
         if i not in shapes.toastable:
@@ -151,13 +159,14 @@ def _values(life: Life) -> list[str]:
     names = f"list_filter([{', '.join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown"
     return [
         f"""imaged AS (SELECT d.*, l.id, l.partial, {root}, coalesce(g.depth, 0) AS depth
-            FROM located l JOIN ({decoded}) d ON {_same_image("l", "d")} LEFT JOIN lineage g ON {same})""",
+            FROM located l JOIN ({decoded}) d ON {same_image("l", "d")} LEFT JOIN lineage g ON {same})""",
         f"followed AS (SELECT {', '.join([*place, *followed])} FROM imaged)",
         f"vals AS MATERIALIZED (SELECT {', '.join([*place, *shown, names])} FROM followed)",
     ]
 
 
-def _same_image(one: str, other: str, prefix: str = "") -> str:
+def same_image(one: str, other: str, prefix: str = "") -> str:
+    """The condition that rows of two relations are of one log row."""
     return " AND ".join(f"{one}.{prefix}{c} = {other}.{c}" for c in ("top", "part", "off"))
 
 
@@ -171,7 +180,7 @@ def _states(life: Life) -> list[str]:
             FROM (SELECT * FROM changed WHERE first_op = 'r' AND was = 1) a
             JOIN changed c ON c.kid = a.kid AND c.first < a.first GROUP BY ALL)""",
         f"""nothing_new AS (SELECT a.kid, a.first FROM again a
-            JOIN vals x ON {_same_image("a", "x")} JOIN vals y ON {_same_image("a", "y", "b_")} WHERE {same})""",
+            JOIN vals x ON {same_image("a", "x")} JOIN vals y ON {same_image("a", "y", "b_")} WHERE {same})""",
         """states AS (SELECT * FROM changed s
             WHERE NOT EXISTS (SELECT 1 FROM nothing_new n WHERE n.kid = s.kid AND n.first = s.first))""",
     ]
@@ -193,8 +202,8 @@ def _lines() -> list[str]:
             CASE WHEN next_first IS NOT NULL THEN next_pos ELSE end_pos END AS ended_pos
             FROM ended s JOIN keys y ON y.kid = s.kid JOIN eras e ON e.era = y.era WHERE alive = 1)""",
         f"""beside AS (SELECT s.kid, s.first, g.depth, lag(k) OVER w AS key_before, lead(k) OVER w AS key_after
-            FROM spans s JOIN lineage g ON {" AND ".join(f"g.{c} = s.{c}" for c in _NODE)}
-            WINDOW w AS (PARTITION BY {", ".join(f"root_{c}" for c in _NODE)} ORDER BY depth, s.first))""",
+            FROM spans s JOIN lineage g ON {" AND ".join(f"g.{c} = s.{c}" for c in NODE)}
+            WINDOW w AS (PARTITION BY {", ".join(f"root_{c}" for c in NODE)} ORDER BY depth, s.first))""",
         """lines AS (SELECT s.*, coalesce(b.depth, 0) > 0 AS linked, b.key_before, b.key_after
             FROM spans s LEFT JOIN beside b ON b.kid = s.kid AND b.first = s.first)""",
     ]

@@ -36,13 +36,15 @@ HISTORY_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """A table's log up to `cut`. `timeline` is the query of `timeline_sql`; `keys` limits it to some keys."""
+    """A table's log up to `cut`. `timeline` is the query of `timeline_sql`; `keys` limits it to some keys, `start` is
+    the position at which the log begins (see `land.starts`)."""
 
     shapes: Shapes
     files: tuple[str, ...]
     timeline: str
     cut: int
     keys: tuple[str, ...] | None = None
+    start: int = 0
 
     @property
     def wanted(self) -> str:
@@ -51,7 +53,7 @@ class Life:
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
-        tail = Tail(self.files, facts=Facts(1, 1, 1, 1, 1), runs="(SELECT lsn, pos FROM runs)")
+        tail = Tail(self.files, cut=self.start, facts=Facts(1, 1, 1, 1, 1), runs="(SELECT lsn, pos FROM runs)")
         # Equal rows of a table without a key are all counted: those of a run that was begun again would count twice.
         void = f"""{RUN} AND EXISTS (SELECT 1 FROM runs w WHERE w.lsn = __lsn
             AND (NOT w.counts OR __partition = w.part AND __offset < w.begin))"""
@@ -89,12 +91,13 @@ class Life:
 
 
 # A row change is one record of the source's own log, so a key, an operation and an LSN name it. What these do not name
-# (rows of a snapshot, rows without a key) is told by where it stands.
-_NAMED = "op = 't' OR (op <> 'r' AND k IS NOT NULL AND lsn IS NOT NULL)"
+# (rows of a snapshot, rows without a key, rows that the log begins with) is told by where it stands.
+_NAMED = "op = 't' OR (op <> 'r' AND k IS NOT NULL AND lsn IS NOT NULL AND off >= 0)"
 _IDENTITY = f"""tx, CASE WHEN tx IS NULL THEN k END, CASE WHEN tx IS NULL THEN op END,
     CASE WHEN tx IS NOT NULL THEN pos_order WHEN {_NAMED} THEN lsn ELSE off END,
     CASE WHEN tx IS NULL AND NOT ({_NAMED}) THEN part END"""
-_GROUP = "CASE WHEN tx IS NOT NULL THEN tx WHEN op = 'r' THEN 'r' || off ELSE '@' || epoch_us(ts) END"
+_GROUP = """CASE WHEN tx IS NOT NULL THEN tx WHEN off < 0 THEN 'start' WHEN op = 'r' THEN 'r' || off
+    ELSE '@' || epoch_us(ts) END"""
 
 
 def life_steps(life: Life, columns: Sequence[str]) -> list[str]:

@@ -37,7 +37,7 @@ from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
 from cdc_lake.project.runs import with_runs
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
-from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, without_place
+from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, whole_tail, without_place
 
 T = TypeVar("T")
 # A folded table, and what may lie over it.
@@ -136,7 +136,8 @@ def read_source(
     floor = _greatest_cut(sound)
     landed = {str(s.table): s.tail for s in sound if captured(s.table)}
     count_rows(con, counts, ends, list(landed.items()), floor)
-    repaired = {name: tail.facts.repaired for name, tail in landed.items()}
+    # What stands at or before the start of a tail is complete, though its rows are not there.
+    repaired = {name: max(tail.facts.repaired, tail.cut) for name, tail in landed.items()}
     letters = _letters(con, lake, source)
     excuse = _excuse(con, ends, sound, letters)
     awaited = partial(_awaited, {str(s.table) for s in states}, captured)
@@ -230,7 +231,7 @@ def _state(
     if not isinstance(log, LogFiles):
         raise TypeError("a table without a log is no table of the lake")
     if base is None:
-        return TableState(table, log, None, Checkpoint(), Tail(tuple(log.paths)))
+        return TableState(table, log, None, Checkpoint(), whole_tail(log))
     partitions = _partitions(con, log)
     folded, checkpoint = read_fold(*base, partitions)
     # Of a partition that is new since the fold, everything is wanted.
@@ -254,7 +255,7 @@ def _whole_where_late(con: duckdb.DuckDBPyConnection, states: list[TableState]) 
     The next fold makes such a table anew from its log.
     """
     late = {s.table for s in states if s.error is None and s.tail.facts.late}
-    whole = [replace(s, base=None, tail=Tail(tuple(s.log.paths))) if s.table in late else s for s in states]
+    whole = [replace(s, base=None, tail=whole_tail(s.log)) if s.table in late else s for s in states]
     return _surveyed(con, whole) if late else whole
 
 
@@ -289,8 +290,9 @@ def _partitions(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str,
 
 
 def _greatest_cut(states: Collection[TableState]) -> int:
-    """A fold's cut is complete, and its table cannot be shown as of an earlier one: no cut may be below."""
-    return max((s.checkpoint.cut for s in states), default=0)
+    """A fold's cut is complete, and its table cannot be shown as of an earlier one: no cut may be below. The same goes
+    for the start of a log."""
+    return max((max(s.checkpoint.cut, s.log.start) for s in states), default=0)
 
 
 def _with_shapes(

@@ -4,7 +4,8 @@ Rows of a transaction stand at (position of its END, order within it). Rows of a
 no place yet and are not visible. Rows without a transaction (a snapshot's, or all of them when the source sends no
 transaction metadata) stand behind the latest transaction that precedes them in their partition, and are not visible
 before it is. Rows of a repair (`verify --repair`) have no transaction either: their `__tx_order` is the position of the
-transaction that they stand behind, and their offsets lie above all of Kafka's, so they come last there.
+transaction that they stand behind, and their offsets lie above all of Kafka's, so they come last there. Starting rows
+have that form too, with offsets below all of Kafka's: they come first where a log begins.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from dataclasses import dataclass
 
 import duckdb
 
-from cdc_lake.project.files import Lows, at_or_above, scan
+from cdc_lake.project.files import LogFiles, Lows, at_or_above, scan
 from cdc_lake.sqltext import literal
 
 # Rows without a transaction come after all rows of the transaction that precedes them.
 AFTER_ALL = 1 << 62
 # Rows that a repair appended to the log.
 REPAIR = "(__tx_id IS NULL AND __tx_order IS NOT NULL)"
+# Rows that retention put in place of those it took away (see `land.starts`); they have the form of repairs.
+START = "(__offset < 0)"
 # Rows of a snapshot that reads a whole table; incremental ones have no LSN.
-RUN = "(__op = 'r' AND __lsn IS NOT NULL AND __snapshot NOT IN ('incremental', 'repair'))"
+RUN = "(__op = 'r' AND __lsn IS NOT NULL AND __snapshot NOT IN ('incremental', 'repair', 'start'))"
 OPENS_RUN = "__snapshot IN ('first', 'first_in_data_collection')"
 ENDS_RUN = "__snapshot IN ('last', 'last_in_data_collection')"
 # The position of a transaction that has not ended.
@@ -87,6 +90,11 @@ class Tail:
     def unfolded(self) -> str:
         """The SQL condition for rows at or above the low offsets."""
         return at_or_above(self.lows or {})
+
+
+def whole_tail(log: LogFiles) -> Tail:
+    """All of a log, as if it had never been folded. What stands at or before its start is in its starting rows."""
+    return Tail(tuple(log.paths), cut=log.start)
 
 
 def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import duckdb
@@ -17,7 +18,7 @@ from cdc_lake.project.files import scan
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState, unreadable
-from cdc_lake.project.tail import Facts, Tail, placed
+from cdc_lake.project.tail import START, Facts, placed, whole_tail
 from cdc_lake.query.history_views import distinct_names, history_view
 from cdc_lake.query.needs import CATALOGUES, Needs, everything
 from cdc_lake.sqltext import ident, literal
@@ -114,7 +115,7 @@ def _changes(source: SourceState, table: TableState) -> str:
     shapes = _sound(table)
     own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
-        FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x' AND {_until(source, table)})"""
+        FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x' AND NOT {START} AND {_until(source, table)})"""
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
     decoded = shapes.decoded(rows, "img", "sid", carry, marks=True, unread=True)
     toastable = set(shapes.toastable)
@@ -144,7 +145,8 @@ def _until(source: SourceState, table: TableState) -> str:
     if not source.past:
         return "true"
     place = ["__topic AS top", "__partition AS part"]
-    rows = placed(Tail(tuple(table.log.paths), facts=Facts(1, 1)), source.ends, source.cut.position, place)
+    whole = replace(whole_tail(table.log), facts=Facts(1, 1))
+    rows = placed(whole, source.ends, source.cut.position, place)
     return f"(__topic, __partition, __offset) IN (SELECT (top, part, off) FROM ({rows}))"
 
 

@@ -11,7 +11,7 @@ import duckdb
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.files import scan
 from cdc_lake.project.snapshot import TableState
-from cdc_lake.project.tail import REPAIR
+from cdc_lake.project.tail import REPAIR, START
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ def read_doubts(con: duckdb.DuckDBPyConnection, table: TableState) -> Doubts:
 def _repaired(con: duckdb.DuckDBPyConnection, table: TableState) -> bool:
     changed = max(v.recorded[0] for v in table.versions if v.kind in ("connect", "columns"))
     row = con.execute(
-        f"SELECT count(*) FROM {scan(table.log.paths, LOG)} WHERE {REPAIR} AND epoch_us(__ingested_at) > {changed}"
+        f"""SELECT count(*) FROM {scan(table.log.paths, LOG)}
+        WHERE {REPAIR} AND NOT {START} AND epoch_us(__ingested_at) > {changed}"""
     ).fetchone()
     return bool(row and row[0])

@@ -14,6 +14,7 @@ from cdc_lake.config import Config
 from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.project.files import at_or_above, read_files, scan
 from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.tail import START
 from cdc_lake.query.formats import rows
 from cdc_lake.query.history_views import distinct_names
 from cdc_lake.query.keys import find_table
@@ -143,14 +144,15 @@ def _picked(log: str, where: str, limit: int | None) -> str:
     return f"""SELECT __op AS op, __key AS k, __source_ts AS ts, __tx_id AS tx, __tx_order AS tx_order, __lsn AS lsn,
         __topic AS top, __partition AS part, __offset AS off, __ingested_at AS landed, __before AS old,
         coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
-        FROM {log} WHERE __op <> 'x' AND ({where}) {last}"""
+        FROM {log} WHERE __op <> 'x' AND NOT {START} AND ({where}) {last}"""
 
 
 def _prior(log: str) -> str:
-    """The image before each update: the event's own, else the row's last one; a key stays in its partition."""
+    """The image before each update: the event's own, else the row's last one; a key stays in its partition, and its
+    starting row comes before all."""
     place = ", ".join(f"p.{c}" for c in _PLACE)
     return f"""SELECT {place}, arg_max(l.__after, l.__offset) AS img, arg_max(l.__schema_id, l.__offset) AS sid
         FROM (SELECT * FROM picked WHERE op = 'u' AND old IS NULL) p JOIN {log} l ON l.__key = p.k
-        AND l.__topic = p.top AND l.__partition = p.part AND l.__offset < p.off
+        AND (l.__topic = p.top AND l.__partition = p.part AND l.__offset < p.off OR l.__offset < 0)
         WHERE l.__op IN ('c', 'u', 'r') GROUP BY ALL
         UNION ALL SELECT {place}, old, sid FROM picked p WHERE op = 'u' AND old IS NOT NULL"""

@@ -26,6 +26,7 @@ def history_view(source: SourceState, table: TableState, *, keys: Iterable[str] 
         timeline_sql(source.transactions),
         source.cut.position,
         None if keys is None else tuple(keys),
+        table.log.start,
     )
     inner = history_sql(life) if table.shapes.keyed else bag_history_sql(life)
     columns = [f"c{i} AS {ident(n)}" for i, n in enumerate(history_names(table.shapes))]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import duckdb
 
 from cdc_lake.errors import CdcLakeError
-from cdc_lake.project.as_of import calendar_of, read_as_of
+from cdc_lake.project.as_of import calendar_of, read_as_of, refuse_before_start
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.moments import Calendar, MomentError, find_position, read_moment
 from cdc_lake.project.snapshot import SourceState
@@ -38,7 +38,7 @@ def create_moment_macros(con: duckdb.DuckDBPyConnection, sources: Sequence[Sourc
     # It must not hold the connection that holds it: nothing could free the two.
     def position(table: str, moment: str) -> int:
         try:
-            return _position(_source_of(known, table, moment), moment)
+            return _position(_source_of(known, table, moment), table, moment)
         except CdcLakeError as error:
             raise ValueError("\n".join(t for t in (error.message, error.why, error.next) if t)) from None
 
@@ -67,12 +67,16 @@ def _same(typed: str, table: str) -> bool:
     return typed.replace('"', "").lower() == table.lower()
 
 
-def _position(source: SourceState, moment: str) -> int:
+def _position(source: SourceState, table: str, moment: str) -> int:
     calendar: Calendar = calendar_of(source)
     con = duckdb.connect()
     try:
         con.execute("SET TimeZone = 'UTC'")
-        return find_position(con, calendar, moment).position
+        position = find_position(con, calendar, moment).position
+        for state in source.tables:
+            if _same(table, str(state.table)):
+                refuse_before_start(con, calendar, state, position, moment)
+        return position
     finally:
         con.close()
 
