@@ -160,8 +160,8 @@ def _files(root: str) -> dict[str, int]:
 
 
 def _fold(folder: Path) -> dict[str, Any]:
-    script = "import sys; from benchmarks.fold import fold_once; fold_once(sys.argv[1])"
-    out = subprocess.run([sys.executable, "-c", script, str(folder / "lake")], check=True, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "benchmarks.fold", str(folder / "lake")]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(out.stdout)
     return found
 
@@ -197,3 +197,7 @@ def _best(con: duckdb.DuckDBPyConnection, query: str, times: int = 3) -> float:
         con.execute(query).fetchall()
         found.append(time.perf_counter() - begun)
     return min(found)
+
+
+if __name__ == "__main__":
+    fold_once(sys.argv[1])
