@@ -22,7 +22,7 @@ from cdc_lake.project import rules
 from cdc_lake.project.base import LAYOUT
 from cdc_lake.project.checkpoint import read_checkpoint
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.snapshot import Lake, prepare, read_source
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, config
 from tests.unit.test_project_model import play
@@ -290,3 +290,8 @@ def test_a_fold_that_an_earlier_version_makes_below_a_patch_voids_it(
     write_deltalake(path, rows, mode="overwrite", commit_properties=CommitProperties(app_transactions=held))
 
     assert current(feed) == feed.expected(ORDERS)
+    # A moment before it must be read from the log.
+    con = duckdb.connect()
+    prepare(con)
+    state = next(t for t in read_source(con, lake(feed), SOURCE, lambda _table: True).tables if t.table == ORDERS)
+    assert state.checkpoint.cut == known.cut
