@@ -10,15 +10,16 @@ another order than they were committed in; a snapshot taken in such a moment has
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import duckdb
 import psycopg
 
-from cdc_lake.errors import LakeError
+from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import parquet_files, transactions_path
 from cdc_lake.project.bag import bag_sql
@@ -188,6 +189,29 @@ class Verifier:
         entry: Mapping[str, Any],
         place: tuple[int, int],
     ) -> Found:
+        """One table; a value of which several copies do not fit into the memory gets more, as far as there is some."""
+        reason = ""
+        for megabytes in _memory_steps(self.memory_mb):
+            con.execute(f"SET memory_limit = '{megabytes}MB'")
+            try:
+                return self._compare_within(con, side, state, entry, place)
+            except duckdb.OutOfMemoryException as error:
+                reason = first_line(error)
+        raise LakeError(
+            f"{entry['schema']}.{entry['table']} cannot be compared: its values do not fit into the memory.",
+            why=reason,
+            next="run cdc-lake verify where there is more memory",
+            code="verify_memory",
+        )
+
+    def _compare_within(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        side: SourceSide,
+        state: SourceState,
+        entry: Mapping[str, Any],
+        place: tuple[int, int],
+    ) -> Found:
         name = TableId(entry["schema"], entry["table"])
         table = next((t for t in state.tables if t.table == name), None)
         columns = schema_from_catalogue(entry, self.settings).columns
@@ -200,6 +224,14 @@ class Verifier:
             keyed = keyed and view.shapes.keyed
         comparison = Comparison(con, side.connection, name, pairs(columns, lake, keyed), rows)
         return Found(comparison, comparison.run(), state, table, entry, side, *place)
+
+
+def _memory_steps(least_mb: int) -> Iterator[int]:
+    """Megabytes to try with: the least, and twice as much each time up to half of the machine's."""
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2_000_000
+    yield least_mb
+    while (least_mb := least_mb * 2) <= most:
+        yield least_mb
 
 
 def _why(found: Found, slot: str | None, *, ahead: bool, reached: bool, placed: bool) -> str | None:
