@@ -16,9 +16,10 @@ from cdc_lake.project.base import placed_base
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.moments import Calendar, MomentError, find_position
 from cdc_lake.project.order import load_ends
+from cdc_lake.project.rekey import keyed_otherwise
 from cdc_lake.project.runs import find_runs, relation_of
 from cdc_lake.project.shapes import resolve_shapes
-from cdc_lake.project.snapshot import SourceState, TableState, with_own_runs
+from cdc_lake.project.snapshot import SourceState, TableState, with_own_tail
 from cdc_lake.project.tail import REPAIR, RUN, START, Facts, placed, survey, whole_tail
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.sqltext import literal
@@ -54,7 +55,8 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
     facts = survey(con, [t.tail for t in tables])
     tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
     tables = [_in_its_shape(con, t, ends, cut.position) for t in tables]
-    tables = [with_own_runs(con, t, ends, cut.position) for t in tables]
+    tables = [_whole_where_rekeyed(con, t) for t in tables]
+    tables = [with_own_tail(con, t, ends, cut.position, state.lake.own) for t in tables]
     checked = tuple(_checked(con, t, ends, cut.position, moment) for t in tables)
     return replace(state, tables=checked, ends=ends, after=0, cut=cut, past=True)
 
@@ -89,6 +91,14 @@ def _kept(
 def _rewound(table: TableState) -> TableState:
     """The table as if it had never been folded."""
     return replace(table, base=None, checkpoint=Checkpoint(), tail=whole_tail(table.log))
+
+
+def _whole_where_rekeyed(con: duckdb.DuckDBPyConnection, table: TableState) -> TableState:
+    """The table as if never folded when its fold has another key than it had at the position."""
+    if table.shapes is None or not keyed_otherwise(con, table.shapes, table.base, table.tail):
+        return table
+    whole = _rewound(table)
+    return replace(whole, tail=replace(whole.tail, facts=survey(con, [whole.tail])[0]))
 
 
 def _in_its_shape(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, position: int) -> TableState:

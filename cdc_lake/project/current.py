@@ -105,6 +105,13 @@ def touched_sql(view: View) -> str:
     return f"SELECT {', '.join(['k', *numbers])} FROM (SELECT k FROM ({keys}){settled} GROUP BY k)"
 
 
+def last_images_sql(view: View) -> str:
+    """A query (k, img, sid): the last image of each key that has a row, and its schema, of a tail without a base."""
+    steps = f"WITH {view.truncated} " if view.tail.clears else ""
+    settled = f" UNION ALL SELECT k, img, sid FROM {view.settled} WHERE alive" if view.settled else ""
+    return f"{steps}SELECT k, img, sid FROM ({_winners(view)}) WHERE op <> 'd'{settled}"
+
+
 def _changed(view: View) -> str:
     values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
     parts = [f"SELECT {values}, k, unknown FROM ({_tail_rows(view, values)})"]

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from cdc_lake.project.files import scan
+from cdc_lake.project.headers import NEW_KEY, OLD_KEY, other_key
 from cdc_lake.project.life import HISTORY_COLUMNS, Life, life_steps
 from cdc_lake.sqltext import literal
 
@@ -54,24 +54,9 @@ _SHOWN = (
 )
 
 
-def other_key(header: str) -> str:
-    """SQL of the other key in a header of a key change, as the text that `__key` has; null when there is none.
-
-    It is cut out of its schema as it stands: parsing and printing it again could change a number's digits.
-    """
-    text = f"""json_extract_string(__headers, '$."{header}"')"""
-    mark = ',"payload":'
-    start = f"strpos({text}, {literal(mark)}) + {len(mark)}"
-    cut = f"substr({text}, {start}, length({text}) - ({start}))"
-    return f"""CASE WHEN contains(__headers, '"{header}"')
-        THEN CASE WHEN starts_with({text}, '{{"schema":') THEN {cut} ELSE {text} END END"""
-
-
 def event_columns(life: Life) -> list[str]:
     """What `life_steps` is given for the steps of this module."""
-    other = (
-        f"CASE __op WHEN 'd' THEN {other_key('__debezium.newkey')} WHEN 'c' THEN {other_key('__debezium.oldkey')} END"
-    )
+    other = f"CASE __op WHEN 'd' THEN {other_key(NEW_KEY)} WHEN 'c' THEN {other_key(OLD_KEY)} END"
     columns = ["__topic AS top", f"{other} AS other"]
     if life.shapes.toastable:
         # Only an update without a before-image and a moved row leave values out; elsewhere the text is the user's own.
@@ -137,7 +122,7 @@ def _values(life: Life) -> list[str]:
     """`vals`: the values of each image, by its coordinates; `unknown` names those that the log never saw."""
     shapes = life.shapes
     images = f"""(SELECT __topic AS top, __partition AS part, __offset AS off, __after AS img, __schema_id AS sid
-        FROM {scan(life.files)} WHERE __op IN ('c', 'u', 'r') AND {life.wanted})"""
+        FROM {life.relation} WHERE __op IN ('c', 'u', 'r') AND {life.wanted})"""
     place = ["top", "part", "off"]
     decoded = shapes.decoded(images, "img", "sid", place, marks=bool(shapes.toastable), unread=True)
     if not shapes.toastable:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_lake.project.files import scan
+from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.tail import AFTER_ALL, ENDS_RUN, OPENS_RUN, RUN, Facts, Tail, placed
 from cdc_lake.sqltext import literal
@@ -37,7 +38,7 @@ HISTORY_COLUMNS = (
 @dataclass(frozen=True, slots=True)
 class Life:
     """A table's log up to `cut`. `timeline` is the query of `timeline_sql`; `keys` limits it to some keys, `start` is
-    the position at which the log begins (see `land.starts`)."""
+    the position at which the log begins (see `land.starts`), `renaming` tells rows that were sent under another key."""
 
     shapes: Shapes
     files: tuple[str, ...]
@@ -45,6 +46,12 @@ class Life:
     cut: int
     keys: tuple[str, ...] | None = None
     start: int = 0
+    renaming: Renaming | None = None
+
+    @property
+    def relation(self) -> str:
+        """The log, every row under the key that it is shown by."""
+        return Tail(self.files, renaming=self.renaming).relation
 
     @property
     def wanted(self) -> str:
@@ -53,7 +60,8 @@ class Life:
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
-        tail = Tail(self.files, cut=self.start, facts=Facts(1, 1, 1, 1, 1), runs="(SELECT lsn, pos FROM runs)")
+        facts, runs = Facts(1, 1, 1, 1, 1), "(SELECT lsn, pos FROM runs)"
+        tail = Tail(self.files, cut=self.start, facts=facts, runs=runs, renaming=self.renaming)
         # Equal rows of a table without a key are all counted: those of a run that was begun again would count twice.
         void = f"""{RUN} AND EXISTS (SELECT 1 FROM runs w WHERE w.lsn = __lsn
             AND (NOT w.counts OR __partition = w.part AND __offset < w.begin))"""

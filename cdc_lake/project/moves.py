@@ -18,10 +18,10 @@ import duckdb
 import pyarrow as pa
 
 from cdc_lake.project.current import View, base_select
+from cdc_lake.project.headers import NEW_KEY, OLD_KEY, names
 from cdc_lake.sqltext import literal
 
-_NEW_KEY, _OLD_KEY = "__debezium.newkey", "__debezium.oldkey"
-_MOVE = f"""(contains(__headers, '"{_NEW_KEY}"') OR contains(__headers, '"{_OLD_KEY}"'))"""
+_MOVE = f"({names(NEW_KEY)} OR {names(OLD_KEY)})"
 _GROUP = "coalesce(__tx_id, epoch_us(__source_ts)::VARCHAR) AS grp"
 
 # Where a value that an image leaves out is found: another image and its schema, or None for the base.
@@ -50,7 +50,10 @@ class _Event:
 
 
 def settle(con: duckdb.DuckDBPyConnection, view: View, name: str) -> str | None:
-    """Make the table `name` (k, alive, c0, c1, …, unknown) of keys that need it; None when there are none."""
+    """Make the table `name` (k, alive, c0, c1, …, unknown, img, sid) of keys that need it; None when there are none.
+
+    `img` and `sid` are the row's last image and its schema, null where the base has it.
+    """
     if not view.tail.facts.moves:
         return None
     keys = _keys_in_question(_read_moves(con, view))
@@ -100,7 +103,7 @@ def _keys_in_question(moves: Sequence[tuple[Any, ...]]) -> set[str]:
 def other_key(headers: str | None) -> str | None:
     """The other key of a key change, as the JSON text that the log has in `__key`; None when it is none."""
     found = json.loads(headers) if headers else {}
-    text = found.get(_NEW_KEY) or found.get(_OLD_KEY)
+    text = found.get(NEW_KEY) or found.get(OLD_KEY)
     return _unwrapped(text) if isinstance(text, str) else None
 
 
@@ -262,7 +265,7 @@ def _write(con: duckdb.DuckDBPyConnection, view: View, name: str, states: dict[s
 
 
 def _typed(view: View, elsewhere: Sequence[int]) -> str:
-    carry = ["k", "alive", "img", "origin", "held"]
+    carry = ["k", "alive", "img", "sid", "origin", "held"]
     main = view.shapes.decoded("settled_main", "img", "sid", carry)
     other = view.shapes.decoded("settled_other", "img", "sid", ["k", "i"])
     base = _none_or_base(view)
@@ -281,7 +284,7 @@ def _typed(view: View, elsewhere: Sequence[int]) -> str:
     steps = f"{view.truncated}, " if view.tail.clears else ""
     return f"""WITH {steps}main AS ({main}), other AS ({other})
         SELECT m.k AS k, m.alive AS alive, {", ".join(values)},
-        list_filter([{", ".join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown
+        list_filter([{", ".join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown, m.img AS img, m.sid AS sid
         FROM main m {joins} LEFT JOIN ({base}) o ON o.k = m.origin"""
 
 

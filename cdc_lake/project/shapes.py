@@ -14,6 +14,7 @@ from typing import Any
 
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.events import TableId
+from cdc_lake.project.keyings import Keying, find_keyings, keyed_as
 from cdc_lake.project.lineage import Fill, Lineage, Told, read_told
 from cdc_lake.project.types import (
     Column,
@@ -49,7 +50,7 @@ class Shapes:
     """`target` is what readers see. `written` are the other ways rows were written; all else is read as `target`.
 
     `folds` are the ways in which a fold may be laid out, by number, `layout` is the number of a fold that is made now.
-    `old_keys` are other keys that rows were sent under: the log does not tell which of them are rows of today's key.
+    `keyings` are the keys that rows were sent under when there are several, today's the last one.
     """
 
     target: TableSchema
@@ -57,7 +58,7 @@ class Shapes:
     placeholder: str = ""
     folds: Mapping[int, Written] = field(default_factory=dict)
     layout: int = 0
-    old_keys: tuple[tuple[str, ...], ...] = ()
+    keyings: tuple[Keying, ...] = ()
 
     @property
     def unsure(self) -> list[str]:
@@ -70,6 +71,12 @@ class Shapes:
         """Columns whose type was another one: the source converted their values, and sent none of that."""
         found = [p for w in self.written for p in zip(self.target.columns, w.places, strict=True)]
         return sorted({c.name for c, p in found if isinstance(p, Column) and not widens(p.lake_type, c.lake_type)})
+
+    @property
+    def lost_keys(self) -> list[tuple[str, ...]]:
+        """Older keys under which rows were sent whose images do not tell what they are called by today's."""
+        told = self.keyings[-1].texts if self.keyings else {}
+        return [k.columns for k in self.keyings[:-1] if not all(i in told for i in k.ids)]
 
     @property
     def keyed(self) -> bool:
@@ -216,22 +223,15 @@ def resolve_shapes(
         placeholder,
         {_layout(i, t): Written(t, (), _places(t, i, lineage, newest, target)) for i, t in targets.items()},
         _layout(newest, targets[newest]),
-        _old_keys([known[i] for i in wires], target),
+        find_keyings(known, lineage, newest, target, placeholder),
     )
-
-
-def _old_keys(versions: Sequence[TableSchema], target: TableSchema) -> tuple[tuple[str, ...], ...]:
-    """A key is told by the names of its columns: so it is written beside each event."""
-    keys = dict.fromkeys(tuple(c.name for c in v.key_columns) for v in versions)
-    now = tuple(c.name for c in target.key_columns)
-    return tuple(k for k in keys if k and k != now)
 
 
 def _read(table: TableId, row: SchemaRow, catalogue: TableSchema | None) -> TableSchema:
     if row.kind == "repair":
         return schema_of_repairs(json.loads(row.definition))
     wire = schema_from_connect(table, row.definition, row.key_definition, row.settings)
-    return merged(wire, catalogue) if catalogue is not None else wire
+    return keyed_as(merged(wire, catalogue), wire) if catalogue is not None else wire
 
 
 def _told(rows: Sequence[SchemaRow]) -> dict[str, list[Told]]:

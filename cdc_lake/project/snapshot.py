@@ -35,6 +35,8 @@ from cdc_lake.project.dropped import Lack, Letter, excused, read_letters, topics
 from cdc_lake.project.files import LogFiles, read_files, scan
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
+from cdc_lake.project.rekey import keyed_otherwise, with_own_key
+from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.runs import with_runs
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
 from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, whole_tail, without_place
@@ -102,6 +104,15 @@ class SourceState:
         view = View(state.shapes, state.tail, state.base, self.ends, self.cut.position)
         return replace(view, settled=settle(con, view, f"{self.lake.own}.{name}"))
 
+    def renaming(self, con: duckdb.DuckDBPyConnection, state: TableState) -> Renaming | None:
+        """Under which keys the rows of a table's whole log are shown at the cut; None: under those they were sent."""
+        if state.base is None or state.error is not None or state.shapes is None or not state.shapes.keyings:
+            return state.tail.renaming
+        ends = f"{self.lake.own}.ends_of_all"
+        load_ends(con, ends, self.transactions, 0)
+        (whole,) = _surveyed(con, [replace(state, base=None, tail=whole_tail(state.log))])
+        return with_own_tail(con, whole, ends, self.cut.position, self.lake.own).tail.renaming
+
 
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the place for our own relations: the in-memory catalogue `lake` with the schema `internal`."""
@@ -127,6 +138,9 @@ def read_source(
     """
     states, transactions = _open_tables(con, lake, source, anew)
     states = _whole_where_late(con, _surveyed(con, states))
+    shaped = _whole_where_rekeyed(con, _with_shapes(con, lake, source, states))
+    # What is wrong with a table's shapes is no reason for the cut not to wait for its rows.
+    states = [replace(s, base=w.base, tail=w.tail) for s, w in zip(states, shaped, strict=True)]
     sound = [s for s in states if s.error is None]
     after = min((s.tail.cut for s in sound if not s.tail.facts.empty), default=_greatest_cut(sound))
     ends, counts = f"{lake.own}.ends_{number}", f"{lake.own}.counts_{number}"
@@ -143,8 +157,7 @@ def read_source(
     awaited = partial(_awaited, {str(s.table) for s in states}, captured)
     cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions, awaited=awaited, excuse=excuse)
     cut = replace(cut, dropped=sum(x.dropped for x in letters))
-    shaped = _with_shapes(con, lake, source, states)
-    tables = tuple(with_own_runs(con, s, ends, cut.position) for s in shaped)
+    tables = tuple(with_own_tail(con, s, ends, cut.position, lake.own) for s in shaped)
     return SourceState(lake, source, tables, transactions, ends, after, cut)
 
 
@@ -179,12 +192,14 @@ def _topics(state: TableState) -> frozenset[str]:
     return frozenset(topic for topic, _ in state.log.positions)
 
 
-def with_own_runs(con: duckdb.DuckDBPyConnection, state: TableState, ends: str, cut: int) -> TableState:
-    """`state` with what the snapshots in its tail mean when it is read at `cut`."""
+def with_own_tail(con: duckdb.DuckDBPyConnection, state: TableState, ends: str, cut: int, own: str) -> TableState:
+    """`state` with what the snapshots in its tail mean when it is read at `cut`, and its rows under today's key."""
     if state.error is not None or state.shapes is None:
         return state
     folded = state.base is not None
-    return replace(state, tail=with_runs(con, state.tail, ends, cut, keyed=state.shapes.keyed, folded=folded))
+    tail = with_runs(con, state.tail, ends, cut, keyed=state.shapes.keyed, folded=folded)
+    # Rows that a fold lies below were all sent under one key: see `keyed_otherwise`.
+    return replace(state, tail=tail if folded else with_own_key(con, state.shapes, tail, ends, cut, own=own))
 
 
 def _open_tables(
@@ -257,6 +272,13 @@ def _whole_where_late(con: duckdb.DuckDBPyConnection, states: list[TableState]) 
     late = {s.table for s in states if s.error is None and s.tail.facts.late}
     whole = [replace(s, base=None, tail=whole_tail(s.log)) if s.table in late else s for s in states]
     return _surveyed(con, whole) if late else whole
+
+
+def _whole_where_rekeyed(con: duckdb.DuckDBPyConnection, shaped: list[TableState]) -> list[TableState]:
+    """Tables whose key was redefined since their fold, as if never folded; see `rekey.keyed_otherwise`."""
+    others = {s.table for s in shaped if s.shapes is not None and keyed_otherwise(con, s.shapes, s.base, s.tail)}
+    whole = [replace(s, base=None, tail=whole_tail(s.log)) if s.table in others else s for s in shaped]
+    return _surveyed(con, whole) if others else whole
 
 
 def _surveyed_alone(con: duckdb.DuckDBPyConnection, state: TableState) -> TableState:

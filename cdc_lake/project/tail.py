@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import duckdb
 
 from cdc_lake.project.files import LogFiles, Lows, at_or_above, scan
+from cdc_lake.project.renaming import Renaming
 from cdc_lake.sqltext import literal
 
 # Rows without a transaction come after all rows of the transaction that precedes them.
@@ -63,7 +64,8 @@ class Tail:
     The rest is what `runs.with_runs` found: `runs` is a relation (lsn, pos) of the snapshots that read the table whole,
     `late_runs` the LSNs of those beyond the position of reading, `superseded` a condition for rows without a
     transaction that do not count, `clear` the place (a query) before which a complete snapshot ended all rows, and
-    `held` says that one is on its way, for which a fold must wait.
+    `held` says that one is on its way, for which a fold must wait. `renaming` tells rows that were sent under another
+    key than the table has now.
     """
 
     files: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ class Tail:
     superseded: str | None = None
     clear: str | None = None
     held: bool = False
+    renaming: Renaming | None = None
 
     @property
     def clears(self) -> bool:
@@ -83,8 +86,9 @@ class Tail:
 
     @property
     def relation(self) -> str:
-        """The files."""
-        return scan(self.files)
+        """The files' rows, under the keys that they are shown by."""
+        files = scan(self.files)
+        return files if self.renaming is None else self.renaming.over(files)
 
     @property
     def unfolded(self) -> str:

@@ -62,7 +62,7 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState],
         queries = {
             "current": partial(_current, con, source, table, f"settled_{number}"),
             "changes": partial(_changes, source, table),
-            "history": partial(history_view, source, table),
+            "history": partial(_history, con, source, table),
         }
         wanted = [c for c in CATALOGUES if any(needs(c, t.table) for _, t in group)]
         try:
@@ -105,6 +105,10 @@ def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableSt
     inner = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
     columns = ", ".join(f"c{i} AS {ident(n)}" for i, n in enumerate(view.shapes.names))
     return f"SELECT {columns} FROM ({inner})"
+
+
+def _history(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState) -> str:
+    return history_view(source, table, renaming=source.renaming(con, table))
 
 
 def _changes(source: SourceState, table: TableState) -> str:

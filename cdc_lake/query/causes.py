@@ -32,6 +32,6 @@ def _changed_columns(found: Found) -> list[str]:
         (shapes.converted, "ALTER TABLE converted the values of older rows, which no event tells, in"),
     ]
     causes = [f"{words} {', '.join(ident(n) for n in names)}" for names, words in told if names]
-    for key in shapes.old_keys:
+    for key in shapes.lost_keys:
         causes.append(f"the key was {', '.join(ident(n) for n in key)} before: rows sent under it are still shown")
     return causes

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Sequence
 from cdc_lake.project.history import history_sql
 from cdc_lake.project.history_bag import bag_history_sql
 from cdc_lake.project.life import HISTORY_COLUMNS, Life
+from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.sqltext import ident
 
 
-def history_view(source: SourceState, table: TableState, *, keys: Iterable[str] | None = None) -> str:
+def history_view(
+    source: SourceState, table: TableState, *, keys: Iterable[str] | None = None, renaming: Renaming | None = None
+) -> str:
     """The query of a table's versions: the source's columns, then `HISTORY_COLUMNS`; with `keys`, of these only.
+    `renaming` is that of the table's log (`SourceState.renaming`).
 
     Raises the table's error when it cannot be shown.
     """
@@ -27,6 +31,7 @@ def history_view(source: SourceState, table: TableState, *, keys: Iterable[str] 
         source.cut.position,
         None if keys is None else tuple(keys),
         table.log.start,
+        renaming,
     )
     inner = history_sql(life) if table.shapes.keyed else bag_history_sql(life)
     columns = [f"c{i} AS {ident(n)}" for i, n in enumerate(history_names(table.shapes))]

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdc_lake.project.files import scan
-from cdc_lake.project.history import other_key
+from cdc_lake.project.headers import NEW_KEY, OLD_KEY, other_key
 from cdc_lake.project.life import HISTORY_COLUMNS
-from cdc_lake.project.snapshot import TableState
+from cdc_lake.project.tail import Tail
 from cdc_lake.query.formats import rows
 from cdc_lake.query.history_views import history_names, history_view
 from cdc_lake.query.keys import find_keys, find_table
@@ -52,9 +51,12 @@ def row_history(session: Session, name: str, key: str) -> RowHistory:
     """
     source, table = find_table(session, name)
     keys = find_keys(session, table, key)
-    related = _related(session, table, keys)
+    renaming = source.renaming(session.connection, table)
+    related = _related(session, Tail(tuple(table.log.paths), renaming=renaming).relation, keys)
     order = "__from_position, __valid_from, __lsn"
-    result = run_sql(session, f"SELECT * FROM ({history_view(source, table, keys=related)}) ORDER BY {order}")
+    result = run_sql(
+        session, f"SELECT * FROM ({history_view(source, table, keys=related, renaming=renaming)}) ORDER BY {order}"
+    )
     if result is None or table.shapes is None:
         raise ValueError("a query has a result, and a table that is shown has shapes")
     columns = history_names(table.shapes)
@@ -71,19 +73,19 @@ def row_history(session: Session, name: str, key: str) -> RowHistory:
     return RowHistory(str(table.table), json.loads(keys[0]), versions)
 
 
-def _related(session: Session, table: TableState, keys: Sequence[str]) -> set[str]:
+def _related(session: Session, log: str, keys: Sequence[str]) -> set[str]:
     """The keys in question, all that their rows came from, and those that their rows went to."""
     found, waiting = set(keys), set(keys)
     while waiting:
-        came = _others(session, table, waiting, "c", "__debezium.oldkey")
+        came = _others(session, log, waiting, "c", OLD_KEY)
         waiting = came - found
         found |= waiting
-    return found | _others(session, table, set(keys), "d", "__debezium.newkey")
+    return found | _others(session, log, set(keys), "d", NEW_KEY)
 
 
-def _others(session: Session, table: TableState, keys: set[str], op: str, header: str) -> set[str]:
+def _others(session: Session, log: str, keys: set[str], op: str, header: str) -> set[str]:
     listed = ", ".join(literal(k) for k in sorted(keys))
-    query = f"""SELECT DISTINCT {other_key(header)} AS other FROM {scan(table.log.paths)}
+    query = f"""SELECT DISTINCT {other_key(header)} AS other FROM {log}
         WHERE __op = {literal(op)} AND __key IN ({listed})"""
     return {k for (k,) in session.connection.execute(query).fetchall() if k is not None}
 
