@@ -204,12 +204,22 @@ class Nemesis:
             reader.stop()
 
     def heal(self) -> None:
-        """Let everything run, and wait until the connector does."""
+        """Let everything run, and wait until the connector has read all that was committed: it may be minutes behind."""
         for name in list(self._busy):
             self._settle(name)
         self.stack.up()
         self._end_processes()
         wait_for(self._connector_runs, "the connector to run again", seconds=120)
+        with psycopg.connect(self.project.dsn, autocommit=True) as source:
+            newest = source.execute("SELECT pg_current_wal_lsn()").fetchone()
+
+            def has_read_all() -> bool:
+                self._connector_runs()
+                slot = "SELECT confirmed_flush_lsn >= %s FROM pg_replication_slots WHERE slot_name = %s"
+                found = source.execute(slot, (newest and newest[0], self.project.name)).fetchone()
+                return bool(found and found[0])
+
+            wait_for(has_read_all, "the connector to read what was committed", seconds=600)
 
     def close(self) -> None:
         """End the processes of this run, and let all parts run."""
