@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
 
@@ -92,7 +92,10 @@ class Table(_Section):
 
     exclude: bool = Field(default=False, description="land nothing of these tables")
     key: list[str] | None = Field(default=None, description=f"the columns that identify a row; {_LATER}")
-    retention_class: str | None = Field(default=None, alias="class", description=f"the class of `retention`; {_LATER}")
+    retention_class: str | None = Field(
+        default=None, alias="class", description="the class of `retention`; `retention.default` when none is named"
+    )
+    hold: bool = Field(default=False, description="a legal hold: `retention apply` removes nothing of these tables")
     contract: str | None = Field(default=None, description=f"the file of the table's data contract; {_LATER}")
     order: list[str] | None = Field(default=None, description=f"the columns to sort files by; {_LATER}")
     mask: list[str] = Field(default_factory=list, description=f"the columns to land unreadable; {_LATER}")
@@ -104,9 +107,13 @@ _DURATION = r"^(forever|[1-9][0-9]*[smhdwy])$"
 class RetentionClass(_Section):
     """How long the log, the history and the dead letters of a class are kept (`400d`, `12h`, `forever`)."""
 
-    log: str = Field(default="forever", pattern=_DURATION, description=f"of the change log; {_LATER}")
-    history: str | None = Field(default=None, pattern=_DURATION, description=f"of the row versions; {_LATER}")
-    dlq: str | None = Field(default=None, pattern=_DURATION, description=f"of the dead letters; {_LATER}")
+    log: str = Field(default="forever", pattern=_DURATION, description="of the changes")
+    history: str | None = Field(
+        default=None, pattern=_DURATION, description="of the row versions, which the log is read for; as `log` without"
+    )
+    dlq: str | None = Field(
+        default=None, pattern=_DURATION, description=f"of dead letters that were replayed or dropped; {_LATER}"
+    )
 
 
 class Retention(_Section):
@@ -135,6 +142,21 @@ class Config(_Section):
     @classmethod
     def _empty_table_is_default(cls, value: Any) -> Any:
         return {k: ({} if v is None else v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _classes_exist(self) -> Config:
+        named = {f"tables.{glob}.class": table.retention_class for glob, table in self.tables.items()}
+        named["retention.default"] = self.retention.default
+        for where, name in named.items():
+            if name is not None and name not in self.retention.classes:
+                known = ", ".join(self.retention.classes)
+                raise ConfigError(
+                    f"`{where}` names the retention class {name}, which does not exist.",
+                    why=suggest(name, self.retention.classes) or f"The classes are: {known or 'none'}.",
+                    next="add it to `retention.classes`, or name one that is there",
+                    code="no_such_class",
+                )
+        return self
 
     @property
     def all_sources(self) -> list[Source]:
@@ -179,6 +201,12 @@ class Config(_Section):
         """Settings of a table: the last entry of `tables` that matches; None when no entry does or it is excluded."""
         found = [t for glob, t in self.tables.items() if fnmatch.fnmatchcase(f"{schema}.{name}", glob)]
         return found[-1] if found and not found[-1].exclude else None
+
+    def retained(self, table: TableId) -> tuple[str, RetentionClass, bool]:
+        """The name of a table's retention class, the class, and whether a legal hold keeps all of it."""
+        found = [t for glob, t in self.tables.items() if fnmatch.fnmatchcase(str(table), glob)]
+        name = next((t.retention_class for t in reversed(found) if t.retention_class), self.retention.default)
+        return name, self.retention.classes[name], any(t.hold for t in found)
 
     def captures(self, table: TableId) -> bool:
         """Whether the configuration lands `table`."""

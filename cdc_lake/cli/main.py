@@ -30,6 +30,7 @@ NOUNS: tuple[str, ...] = (
     "fold",
     "rebuild",
     "maintain",
+    "retention",
     "verify",
     "dlq",
     "demo",

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from cdc_lake.errors import UsageError, suggest
+from cdc_lake.errors import LakeError, UsageError, suggest
 from cdc_lake.events import RecordBatch, TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable
+from cdc_lake.land.starts import kept_from
 from cdc_lake.land.store import DeltaStore
 
 WAITING = "waiting"
@@ -110,8 +111,17 @@ class DeadLetters:
 
         Its coordinates are those of the record, so it takes its own place in the order. The app transaction that says
         so is in the same commit: replayed twice, or killed in between, it is still there once.
+        Raises LakeError when retention has taken away what stood around it.
         """
         path, store = layout.log_path(self._root, self._source, table), DeltaStore(self._options)
+        held = store.open(path)
+        if held is not None and letter.offset < kept_from(held, letter.tp):
+            raise LakeError(
+                f"The letter {letter.id} stands before what is kept of {table}.",
+                why="By the retention of its class the log begins later, with what the table was then.",
+                next=f"cdc-lake verify --repair {table}  when its row should differ",
+                code="letter_before_kept",
+            )
         log = AppendTable(path, tables.LOG, store=store)
         return log.append(rows, [], once=f"dead-letter:{letter.id}") > 0
 

@@ -10,6 +10,7 @@ import pytest
 
 from cdc_lake.config import Config, Source, load_config
 from cdc_lake.errors import ConfigError, UnavailableError
+from cdc_lake.events import TableId
 
 ROOT = Path(__file__).parents[2]
 SECRET = "hunter2-very-secret"
@@ -83,12 +84,43 @@ def test_the_environment_goes_before_the_file_and_the_file_before_the_default(tm
 
 def test_the_last_glob_that_matches_a_table_decides(tmp_path: Path) -> None:
     text = 'tables: {"public.*": {}, "public.audit_*": {exclude: true}, "public.orders": {class: critical}}'
-    config = load(tmp_path, text)
+    config = load(tmp_path, f"{text}\nretention: {{classes: {{critical: {{}}, standard: {{}}}}}}")
     orders = config.table("public", "orders")
     assert orders is not None
     assert orders.retention_class == "critical"
     assert config.table("public", "audit_log") is None
     assert config.table("other", "orders") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "near"),
+    [
+        ('tables: {"public.orders": {class: standart}}', "tables.public.orders.class", 'Did you mean "standard"?'),
+        ("retention: {classes: {gold: {log: 7d}}}", "retention.default", "The classes are: gold."),
+    ],
+)
+def test_a_retention_class_that_does_not_exist_is_named_with_the_near_one(
+    tmp_path: Path, text: str, where: str, near: str
+) -> None:
+    error = refused(tmp_path, text)
+    assert f"`{where}` names the retention class" in error.message
+    assert (error.why, error.code) == (near, "no_such_class")
+
+
+def test_a_table_has_the_class_that_the_last_glob_names_and_a_hold_of_any(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        """
+        tables: {"public.*": {class: telemetry, hold: true}, "public.orders": {}, "public.pings": {class: standard}}
+        retention: {classes: {standard: {log: 400d}, telemetry: {log: 7d, history: 30d}}}
+        """,
+    )
+    found = {name: config.retained(TableId(*name.split("."))) for name in ("public.orders", "public.pings", "other.x")}
+    assert {n: (c, k.log, hold) for n, (c, k, hold) in found.items()} == {
+        "public.orders": ("telemetry", "7d", True),
+        "public.pings": ("standard", "400d", True),
+        "other.x": ("standard", "400d", False),
+    }
 
 
 def test_a_table_without_settings_may_be_written_bare(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ PARTS: dict[str, set[str]] = {
     "pipeline": {"capture", "consume", "decode", "land", "project"},
     "replay": {"decode", "land"},
     "maintain": {"land", "project"},
+    "retain": {"land", "project"},
     "repair": {"decode", "land", "project", "query"},
     "cli": {
         *(
@@ -46,6 +47,7 @@ PARTS: dict[str, set[str]] = {
             "react",
             "repair",
             "replay",
+            "retain",
             "serve",
         )
     },

@@ -1,0 +1,219 @@
+"""Take the rows of a log that stand at or before a position away, and put starting rows in their place: one commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from cdc_lake.crashpoints import reach
+from cdc_lake.errors import LakeError, first_line
+from cdc_lake.events import TopicPartition
+from cdc_lake.land.layout import local_path, log_path, open_delta
+from cdc_lake.land.starts import START, start_of, start_topic, start_transactions
+from cdc_lake.land.tables import LOG
+from cdc_lake.project.files import scan
+from cdc_lake.project.life import Life
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.starts import starts_sql
+from cdc_lake.project.timeline import timeline_sql
+from cdc_lake.retain.files import LogWriter
+from cdc_lake.retain.place import Places
+from cdc_lake.sqltext import literal
+
+# A commit that loses a race is tried again from what is there then.
+_ATTEMPTS = 10
+_TARGET_BYTES = 128 << 20
+_BATCH_ROWS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A data file of which `gone` of its `rows` go."""
+
+    number: int
+    path: str
+    rows: int
+    gone: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """What a log loses when it begins at `position`: `gone` changes and their `bytes` in the files `touched`, and how
+    many rows stay as `starts` in the DuckDB table `relation`; `starts_before` were starting rows already."""
+
+    position: int
+    touched: tuple[Touched, ...]
+    kept: Mapping[TopicPartition, int]
+    gone: int
+    starts: int
+    starts_before: int
+    relation: str
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the rows that are taken away, by their share of their files."""
+        return sum(t.bytes * t.gone // max(t.rows, 1) for t in self.touched)
+
+
+def find_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, position: int) -> Trim | None:
+    """What goes and what stays at `position`; None when nothing goes that is not a starting row."""
+    table = places.table
+    gone = places.one("count(*)", f"place <= {position} AND NOT start")
+    if gone == 0 or table.shapes is None or position <= table.log.start:
+        return None
+    relation = f"{places.name}_starts"
+    life = Life(table.shapes, tuple(table.log.paths), timeline_sql(state.transactions), position, start=table.log.start)
+    con.execute(
+        f"""CREATE OR REPLACE TABLE {relation} AS SELECT *, row_number() OVER (ORDER BY k, step) AS number
+        FROM ({starts_sql(life)})"""
+    )
+    (starts,) = con.execute(f"SELECT count(*) FROM {relation}").fetchone() or (0,)
+    touched = con.execute(
+        f"""SELECT f, count(*), count(*) FILTER (place <= {position}) AS gone FROM {places.name} GROUP BY f
+        HAVING gone > 0 ORDER BY f"""
+    ).fetchall()
+    sizes = _sizes(state, table)
+    files = tuple(Touched(f, table.log.paths[f], n, g, sizes.get(table.log.paths[f], 0)) for f, n, g in touched)
+    before = places.one("count(*)", "start")
+    return Trim(position, files, places.kept_offsets(position), gone, starts, before, relation)
+
+
+def _sizes(state: SourceState, table: TableState) -> dict[str, int]:
+    path = log_path(state.lake.root, state.source, table.table)
+    log = open_delta(path, dict(state.lake.options) if state.lake.options else None)
+    if log is None:
+        return {}
+    actions = pa.table(log.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
+    return {f"{local_path(path)}/{a['path']}": a["size_bytes"] for a in actions}
+
+
+def do_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, trim: Trim) -> None:
+    """Write the rows that stay and commit them in place of the files. Needs `lock.sole_rewriter`.
+
+    1. Write the starting rows, and of each file that loses only some of its rows the others.
+    2. Open a fresh handle: what was read must be there still. What was appended meanwhile stays.
+    3. Commit the new files, the removal of the old ones and the start of the log at once.
+    Killed before the commit, nothing has changed but for files that belong to nobody. Raises LakeError.
+    """
+    path = log_path(state.lake.root, state.source, places.table.table)
+    writer = LogWriter(path, state.lake.options, _TARGET_BYTES)
+    reach("retention:before-write")
+    try:
+        added = writer.write(_starts(con, state, places, trim))
+        for file in trim.touched:
+            if file.gone < file.rows:
+                added += writer.write(_others(con, places, trim, file))
+        _check(trim, added)
+        reach("retention:before-commit")
+        _commit(path, state, places, trim, added)
+    except (DeltaError, OSError, pa.ArrowException, duckdb.Error) as error:
+        raise _explained(path, error) from error
+    reach("retention:after-commit")
+
+
+def _starts(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, trim: Trim) -> Iterator[pa.RecordBatch]:
+    files = scan([t.path for t in trim.touched])
+    values = {
+        "__op": "s.op",
+        "__key": "s.k",
+        "__before": "NULL::VARCHAR",
+        "__tx_id": "NULL::VARCHAR",
+        "__tx_order": f"{trim.position}::BIGINT",
+        "__snapshot": literal(START),
+        "__topic": literal(start_topic(state.source)),
+        # Below zero, the last of them -1.
+        "__offset": f"(s.number - {trim.starts + 1})::BIGINT",
+        "__headers": """CASE WHEN l.__offset < 0 THEN l.__headers ELSE json_object('__cdc_lake.start',
+            json_object('op', l.__op, 'tx_id', l.__tx_id, 'topic', l.__topic, 'offset', l.__offset))::VARCHAR END""",
+    }
+    items = ", ".join(f"{values.get(n, f'l.{n}')} AS {n}" for n in LOG.names)
+    return _batches(
+        con,
+        f"""SELECT {items} FROM {trim.relation} s JOIN {files} l
+        ON l.__topic = s.top AND l.__partition = s.part AND l.__offset = s.off ORDER BY s.number""",
+    )
+
+
+def _others(con: duckdb.DuckDBPyConnection, places: Places, trim: Trim, file: Touched) -> Iterator[pa.RecordBatch]:
+    """The rows of a file that stay, in their order."""
+    return _batches(
+        con,
+        f"""SELECT {", ".join(f"l.{n}" for n in LOG.names)}
+        FROM read_parquet([{literal(file.path)}], hive_partitioning=false, file_row_number=true) l
+        JOIN {places.name} p ON p.f = {file.number} AND p.n = l.file_row_number
+        WHERE p.place > {trim.position} ORDER BY p.n""",
+    )
+
+
+def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    cursor = con.cursor()
+    yield from cursor.sql(query).to_arrow_reader(_BATCH_ROWS)
+
+
+def _check(trim: Trim, added: list[AddAction]) -> None:
+    """No image may be lost: each starting row was found, and each row that stays was written."""
+    wanted = trim.starts + sum(t.rows - t.gone for t in trim.touched)
+    written = sum(_rows(a) for a in added)
+    if wanted != written:
+        raise LakeError(
+            f"{written:,} rows were written where {wanted:,} should stay, so nothing was removed.",
+            why="The log holds a record twice, or a data file changed while it was read.",
+            next="cdc-lake doctor; then cdc-lake retention apply once more",
+            code="retention_failed",
+        )
+
+
+def _rows(added: AddAction) -> int:
+    return int(json.loads(added.stats)["numRecords"])
+
+
+def _commit(path: str, state: SourceState, places: Places, trim: Trim, added: list[AddAction]) -> None:
+    names = {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in trim.touched}
+    held = CommitProperties(app_transactions=start_transactions(trim.position, trim.kept))
+    for attempt in range(1, _ATTEMPTS + 1):
+        log = open_delta(path, dict(state.lake.options) if state.lake.options else None)
+        if log is None or start_of(log) != places.table.log.start or not names.keys() <= _live(log):
+            raise _overtaken(places)
+        gone = [RemoveAction(n, True, added[0].modification_time if added else 0, s, {}) for n, s in names.items()]
+        try:
+            log.create_write_transaction([*added, *gone], "append", log.schema(), commit_properties=held)
+        except CommitFailedError:
+            # It may have landed all the same: then the log begins where it should.
+            now = open_delta(path, dict(state.lake.options) if state.lake.options else None)
+            if now is not None and start_of(now) == trim.position:
+                return
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            return
+
+
+def _live(log: DeltaTable) -> set[str]:
+    return set(pa.table(log.get_add_actions(flatten=True))["path"].to_pylist())
+
+
+def _overtaken(places: Places) -> LakeError:
+    return LakeError(
+        f"The log of {places.table.table} was rewritten meanwhile, so nothing was removed.",
+        why="What was read is no longer what is there.",
+        next="cdc-lake retention apply once more",
+        code="retention_overtaken",
+    )
+
+
+def _explained(path: str, error: Exception) -> LakeError:
+    full = "No space left" in str(error) or "StorageFull" in str(error)
+    return LakeError(
+        f"The older rows of {path} could not be removed.",
+        why=first_line(error),
+        next="free space on the disk, then: cdc-lake retention apply" if full else "cdc-lake retention apply once more",
+        code="disk_full" if full else "retention_failed",
+    )
