@@ -204,7 +204,7 @@ class Nemesis:
             reader.stop()
 
     def heal(self) -> None:
-        """Let everything run, and wait until the connector has read all that was committed: it may be minutes behind."""
+        """Let everything run, and wait until the connector has read all that was committed."""
         for name in list(self._busy):
             self._settle(name)
         self.stack.up()
