@@ -28,7 +28,7 @@ WITH RECURSIVE domains AS (
     FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
     WHERE i.indisprimary
 )
-SELECT n.nspname AS schema, c.relname AS table, c.relreplident::text AS replica_identity,
+SELECT n.nspname AS schema, c.relname AS table, c.relreplident::text AS replica_identity, c.oid::bigint AS oid,
        a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, t.typname, t.typtype::text AS typtype,
        e.typname AS element_typname, e.typtype::text AS element_typtype,
        CASE WHEN e.oid IS NOT NULL THEN format_type(e.oid, CASE WHEN e.typtype = 'd' THEN NULL ELSE a.atttypmod END) END
@@ -53,17 +53,18 @@ WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_s
 ORDER BY n.nspname, c.relname, a.attnum
 """
 
-_TABLE_KEYS = ("schema", "table", "replica_identity")
+_TABLE_KEYS = ("schema", "table", "replica_identity", "oid")
 
 
 def read_catalogue(dsn: str, tables: Sequence[TableId] | None = None) -> list[dict[str, Any]]:
     """Columns of `tables` (None: all ordinary and partitioned tables), in the order of the table's columns.
 
-    Each entry: `schema`, `table`, `replica_identity` (d, f, n, i) and `columns`, each with `name`, `type` (as SQL
-    writes it), `typname`, `typtype` (b base, e enum, d domain, c composite, r range, m multirange), `element_typname`,
-    `element_typtype` and `element_type` of an array, `base_type`, `base_typname` and `base_typtype` of a domain (or of
-    an array's element that is one), `not_null`, `key_position` (1-based place in the primary key), `generated` (s, v),
-    `identity` (a, d) and `default_expr`; what does not apply is None. Tables that do not exist are absent.
+    Each entry: `schema`, `table`, `replica_identity` (d, f, n, i), `oid` and `columns`, each with `name`, `type` (as
+    SQL writes it), `typname`, `typtype` (b base, e enum, d domain, c composite, r range, m multirange),
+    `element_typname`, `element_typtype` and `element_type` of an array, `base_type`, `base_typname` and `base_typtype`
+    of a domain (or of an array's element that is one), `not_null`, `key_position` (1-based place in the primary key),
+    `generated` (s, v), `identity` (a, d) and `default_expr`; what does not apply is None. Tables that do not exist are
+    absent.
 
     Raises UnavailableError or SourceError as `open_source` does.
     """

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from cdc_lake.capture.postgres import explain_statement, open_source
+from cdc_lake.capture.postgres import CONNECT_SECONDS, explain_statement, open_source
 from cdc_lake.events import TableId
 
 _COLUMNS = """
@@ -29,6 +29,11 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdroppe
 WHERE c.relkind IN ('r', 'p')
   AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(tables)s::text[]))
 ORDER BY n.nspname, c.relname, a.attnum
+"""
+_NUMBERS = """
+SELECT n.nspname, c.relname, c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p')
+  AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(tables)s::text[]))
 """
 # A partitioned table has no rows of its own: what its partitions show is asked of the first of them.
 _OF_PARTITIONED = """
@@ -50,7 +55,7 @@ def read_columns(dsn: str, tables: Sequence[TableId]) -> dict[TableId, str]:
 
     Raises UnavailableError or SourceError as `open_source` does.
     """
-    wanted = {"schemas": [t.schema for t in tables], "tables": [t.name for t in tables]}
+    wanted = _wanted(tables)
     found: dict[TableId, dict[str, Any]] = {}
     with open_source(dsn) as connection, connection.cursor(row_factory=dict_row) as cursor:
         try:
@@ -65,6 +70,23 @@ def read_columns(dsn: str, tables: Sequence[TableId]) -> dict[TableId, str]:
         except psycopg.Error as error:
             raise explain_statement(error, "read the catalogue") from None
     return {table: json.dumps(entry, ensure_ascii=False) for table, entry in found.items()}
+
+
+def read_oids(dsn: str, tables: Sequence[TableId], *, seconds: int = CONNECT_SECONDS) -> dict[TableId, int]:
+    """PostgreSQL's numbers (`pg_class.oid`) of those of `tables` that exist now: a table made anew has another one.
+
+    Raises UnavailableError, after `seconds` without an answer, or SourceError, as `open_source` does.
+    """
+    with open_source(dsn, seconds=seconds) as connection:
+        try:
+            rows = connection.execute(_NUMBERS, _wanted(tables)).fetchall()
+        except psycopg.Error as error:
+            raise explain_statement(error, "read the catalogue") from None
+    return {TableId(schema, name): oid for schema, name, oid in rows}
+
+
+def _wanted(tables: Sequence[TableId]) -> dict[str, list[str]]:
+    return {"schemas": [t.schema for t in tables], "tables": [t.name for t in tables]}
 
 
 def _of_partitions(cursor: psycopg.Cursor[dict[str, Any]], entry: dict[str, Any]) -> None:

@@ -64,14 +64,14 @@ def address(dsn: str) -> str:
     return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
 
 
-def open_source(dsn: str) -> Connection:
+def open_source(dsn: str, *, seconds: int = CONNECT_SECONDS) -> Connection:
     """Connect as the administrator; the connection is in autocommit.
 
-    Raises ConfigError when the address cannot be read, UnavailableError when nothing answers, and SourceError when
-    PostgreSQL refuses (password, database, role, pg_hba).
+    Raises ConfigError when the address cannot be read, UnavailableError when nothing answers within `seconds`, and
+    SourceError when PostgreSQL refuses (password, database, role, pg_hba).
     """
     parts = _parse(dsn)
-    parts.setdefault("connect_timeout", str(CONNECT_SECONDS))
+    parts.setdefault("connect_timeout", str(seconds))
     parts.setdefault("application_name", "cdc_lake")
     try:
         connection = psycopg.connect(**parts, autocommit=True)

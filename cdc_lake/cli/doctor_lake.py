@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdc_lake.capture.columns import read_columns
+from cdc_lake.capture.columns import read_oids
 from cdc_lake.checks import Check, Findings, Status, failed, ok
 from cdc_lake.cli.doctor_area import Area
 from cdc_lake.config import Config, Source
@@ -163,11 +162,11 @@ def _source_tables(area: Area, source: Source, doubts: dict[TableId, Doubts]) ->
         findings.skip(["lake.sources"], "stack.postgres")
         return
     try:
-        told = read_columns(area.config.dsn(source), list(doubts))
+        numbers = read_oids(area.config.dsn(source), list(doubts))
     except CdcLakeError:
         findings.skip(["lake.sources"], "source.reachable")
         return
-    present = {str(t): int(json.loads(text)["oid"]) for t, text in told.items()}
+    present = {str(t): number for t, number in numbers.items()}
     captured = {str(t) for t in doubts if area.config.captures(t)}
     findings.add(check_source_tables({str(t): d for t, d in doubts.items()}, present, captured))
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
 import typer
 
 from cdc_lake.cli import output
+from cdc_lake.errors import CdcLakeError
+
+if TYPE_CHECKING:
+    from cdc_lake.config import Config
+    from cdc_lake.events import TableId
 
 _EXAMPLES = "Examples:  cdc-lake tables   ·   cdc-lake tables --json"
+_PATIENCE = 2  # seconds that a source may take to answer
 _COLUMNS = ("table", "key", "rows_landed", "unfolded", "last_landed", "note")
 
 
@@ -18,11 +28,13 @@ def register(app: typer.Typer) -> None:
 def tables() -> None:
     """List the tables of the lake: key, changes landed, how many of them are not folded yet.
 
-    The note says what no event told of a table: values that ALTER TABLE gave or converted, and that it was made anew.
+    The note says what no event told of a table: values that ALTER TABLE gave or converted, that it was made anew, or
+    that the source has it no longer.
     """
     from cdc_lake.query.overview import table_rows
 
-    rows = table_rows(output.settings())
+    config = output.settings()
+    rows = table_rows(config, partial(_numbers, config))
     if not rows and not output.as_json():
         output.say("No table has landed yet. Next: cdc-lake sink run")
         return
@@ -32,3 +44,17 @@ def tables() -> None:
         for row in rows:
             if row["next"]:
                 output.say(f"Next: {row['next']}")
+        gone = [r["table"] for r in rows if r["gone"]]
+        if gone:
+            output.say(f'Next: when that is meant, in cdc-lake.yaml: tables: {{"{gone[0]}": {{exclude: true}}}}')
+
+
+def _numbers(config: Config, source: str, tables: Sequence[TableId]) -> Mapping[TableId, int] | None:
+    """Which of the tables the source has; None, after a short while, when it cannot be asked."""
+    from cdc_lake.capture.columns import read_oids
+
+    try:
+        found = next((s for s in config.all_sources if s.name == source), None)
+        return read_oids(config.dsn(found), tables, seconds=_PATIENCE) if found is not None else None
+    except CdcLakeError:
+        return None

@@ -32,8 +32,9 @@ def check_source_tables(doubts: Mapping[str, Doubts], present: Mapping[str, int]
     configuration lands.
     """
     name = "lake.sources"
-    gone = [t for t, d in doubts.items() if d.oid is not None and t not in present and t in captured]
-    anew = [t for t, d in doubts.items() if t in present and (_recreated(d) or d.oid not in (None, present[t]))]
+    now = {t: d.beside(present.get(t)) for t, d in doubts.items() if t in present or t in captured}
+    gone = [t for t, d in now.items() if d.gone]
+    anew = [t for t, d in now.items() if d.open and d.recreated]
     if not gone and not anew:
         return ok(name, f"{many(len(doubts), 'table')}, each the one its rows came from")
     parts = [
@@ -50,10 +51,6 @@ def check_source_tables(doubts: Mapping[str, Doubts], present: Mapping[str, int]
         why="DROP TABLE and a new name send no event: the lake still shows the last rows of such a table.",
         fix="   and ".join(filter(None, fixes)),
     )
-
-
-def _recreated(doubts: Doubts) -> bool:
-    return doubts.open and doubts.recreated
 
 
 def _verify(tables: Collection[str]) -> str:

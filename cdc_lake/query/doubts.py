@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -19,7 +19,8 @@ class Doubts:
     """`unsure` and `converted` columns as in `Shapes`; `recreated`: the log has rows of an earlier table of the name.
 
     `oid` is PostgreSQL's number of the table when its newest shape was seen, None when nobody was asked. `repaired`
-    says that rows were put right since then, with which all of these are settled.
+    says that rows were put right since then, with which all of these are settled. `gone`: the source has no table of
+    the name any more, so its last rows are shown and nothing puts them right.
     """
 
     unsure: tuple[str, ...] = ()
@@ -27,15 +28,24 @@ class Doubts:
     recreated: bool = False
     oid: int | None = None
     repaired: bool = False
+    gone: bool = False
+
+    def beside(self, number: int | None) -> Doubts:
+        """With what the source says now: `number` is that of its table of the name, None when there is none."""
+        if self.oid is None or number == self.oid:
+            return self
+        return replace(self, gone=True) if number is None else replace(self, recreated=True, repaired=False)
 
     @property
     def open(self) -> bool:
         """Whether rows may differ from the source's, and nothing has put them right."""
-        return bool(self.unsure or self.converted or self.recreated) and not self.repaired
+        return bool(self.unsure or self.converted or self.recreated) and not self.repaired and not self.gone
 
     @property
     def words(self) -> str:
         """For a person; empty when none is open."""
+        if self.gone:
+            return "no longer in the source: its last rows are shown"
         parts = [
             f"no event tells older rows' {', '.join(self.unsure)}" if self.unsure else "",
             f"converted without events: {', '.join(self.converted)}" if self.converted else "",
@@ -49,6 +59,7 @@ class Doubts:
             "unsure_columns": list(self.unsure),
             "converted_columns": list(self.converted),
             "recreated": self.recreated,
+            "gone": self.gone,
             "repaired": self.repaired,
             "next": f"cdc-lake verify --repair {table}" if self.open else None,
         }
@@ -58,8 +69,9 @@ def read_doubts(con: duckdb.DuckDBPyConnection, table: TableState) -> Doubts:
     """The doubts of `table`; its log is read only when there is one that a repair may have settled."""
     if table.shapes is None or table.error is not None:
         return Doubts()
-    told = sorted((v for v in table.versions if v.kind == "columns"), key=lambda v: v.recorded)
-    numbers = [int(json.loads(v.definition)["oid"]) for v in told]
+    told = sorted((v for v in table.versions if v.kind in ("columns", "repair")), key=lambda v: v.recorded)
+    # A repair compares with the table that is there, whatever its rows looked like before.
+    numbers = [int(number) for v in told if (number := json.loads(v.definition).get("oid")) is not None]
     recreated = len(set(numbers)) > 1
     unsure, converted = tuple(table.shapes.unsure), tuple(table.shapes.converted)
     repaired = bool(unsure or converted or recreated) and _repaired(con, table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -39,14 +39,28 @@ def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) 
     }
 
 
-def table_rows(config: Config) -> list[dict[str, Any]]:
+# Of a source and tables: their numbers (`pg_class.oid`) there, those that exist; None when it cannot be asked.
+AskNumbers = Callable[[str, Sequence[TableId]], Mapping[TableId, int] | None]
+
+
+def table_rows(config: Config, ask: AskNumbers = lambda _source, _tables: None) -> list[dict[str, Any]]:
     """A row per table, for a person: key, rows landed and unfolded, last landing, what no event told, an error if any.
 
+    `ask` tells which of them the source still has.
     Raises LakeError when a table of the lake cannot be read.
     """
     con = duckdb.connect()
     try:
-        return [_listed(con, s, t) for s in read_sources(con, config) for t in s.tables]
+        rows = []
+        for source in read_sources(con, config):
+            captured = [t.table for t in source.tables if config.captures(t.table)]
+            numbers = ask(source.source, captured) if captured else None
+            for table in source.tables:
+                doubts = read_doubts(con, table)
+                if numbers is not None and table.table in captured:
+                    doubts = doubts.beside(numbers.get(table.table))
+                rows.append(_listed(source, table, doubts))
+        return rows
     finally:
         con.close()
 
@@ -75,8 +89,7 @@ def examine_sources(config: Config) -> dict[str, Examined]:
         con.close()
 
 
-def _listed(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState) -> dict[str, Any]:
-    doubts = read_doubts(con, table)
+def _listed(source: SourceState, table: TableState, doubts: Doubts) -> dict[str, Any]:
     return {
         "table": str(table.table),
         "source": source.source,

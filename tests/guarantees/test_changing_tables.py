@@ -27,6 +27,7 @@ NAMES = (
     "rekeyed",
     "old_name",
     "reborn",
+    "twin",
 )
 
 
@@ -93,6 +94,12 @@ def assert_equal(shop: Project, *tables: str) -> None:
             found = report(shop, table)
             assert (found["missing"], found["extra"], found["different"]) == (0, 0, 0), found
             assert found["rows_source"] > 0
+
+
+def listed(shop: Project, table: str) -> dict[str, Any]:
+    """What `tables` says of a table."""
+    found = json.loads(shop.ok("tables", "--json"))["tables"]
+    return next(dict(t) for t in found if t["table"] == f"public.{table}")
 
 
 def landed(shop: Project, sql: str, expected: Any) -> None:
@@ -266,6 +273,8 @@ def test_a_renamed_table_goes_on_under_its_new_name_once_its_rows_are_read(shop:
     landed(shop, "SELECT count(*) FROM new_name", 5)
     assert_equal(shop, "new_name")
     assert shop.query("SELECT count(*) AS n FROM old_name") == [{"n": 5}]
+    assert listed(shop, "old_name")["note"] == "no longer in the source: its last rows are shown"
+    assert (listed(shop, "new_name")["note"], listed(shop, "new_name")["gone"]) == (None, False)
 
 
 def test_a_table_dropped_and_made_again_is_named_and_equal_once_it_is_repaired(shop: Project, change: Change) -> None:
@@ -278,6 +287,19 @@ def test_a_table_dropped_and_made_again_is_named_and_equal_once_it_is_repaired(s
     assert (found["missing"], found["extra"]) == (0, 4)
     shop.run("verify", "reborn", "--repair")
     assert_equal(shop, "reborn")
+
+
+def test_a_table_made_again_as_it_was_is_named_until_it_is_repaired(shop: Project, change: Change) -> None:
+    landed(shop, "SELECT count(*) FROM twin", 5)
+    change("CREATE TABLE made (LIKE twin INCLUDING ALL)", "DROP TABLE twin", "ALTER TABLE made RENAME TO twin")
+    shop.register()
+    change("INSERT INTO twin (id) VALUES (1), (9)")
+    landed(shop, "SELECT count(*) FROM twin WHERE id = 9", 1)
+    mend = "cdc-lake verify --repair public.twin"
+    assert (listed(shop, "twin")["note"], listed(shop, "twin")["next"]) == ("dropped and made anew in the source", mend)
+    shop.run(*mend.split()[1:])
+    assert_equal(shop, "twin")
+    assert (listed(shop, "twin")["note"], listed(shop, "twin")["next"]) == (None, None)
 
 
 def test_a_key_that_was_redefined_needs_no_repair(shop: Project, change: Change) -> None:

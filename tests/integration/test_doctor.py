@@ -67,6 +67,12 @@ def goods(project: Project) -> str:
     return f"{project.name}.public.goods"
 
 
+def listed(project: Project) -> dict[str, Any]:
+    """What `tables` says of the table."""
+    found = json.loads(project.ok("tables", "--json"))["tables"]
+    return next(dict(t) for t in found if t["table"] == "public.goods")
+
+
 def examine(project: Project, *arguments: str) -> dict[str, dict[str, str]]:
     """Every check by name; the exit code says whether one failed."""
     done = project.run(*arguments, "--json", "doctor")
@@ -184,12 +190,14 @@ def test_a_superuser_and_missing_rights_are_named(project: Project) -> None:
 
 def test_a_table_that_is_gone_from_the_source_or_was_made_anew_is_named(project: Project) -> None:
     execute(project.dsn, "ALTER TABLE goods RENAME TO goods_before")
+    assert listed(project)["note"] == "no longer in the source: its last rows are shown"
     gone = examine(project)["lake.sources"]
     assert (gone["status"], gone["found"]) == ("WARN", "no longer in the source: public.goods")
     execute(project.dsn, "CREATE TABLE goods (LIKE goods_before INCLUDING ALL)")
     anew = examine(project)["lake.sources"]
     assert (anew["status"], anew["found"]) == ("WARN", "dropped and made anew in the source: public.goods")
     assert anew["fix"].endswith("cdc-lake verify --repair public.goods")
+    assert listed(project)["next"] == "cdc-lake verify --repair public.goods"
     execute(project.dsn, "DROP TABLE goods", "ALTER TABLE goods_before RENAME TO goods")
     checks = examine(project)
     assert (failing(checks), warning(checks)) == (set(), set())

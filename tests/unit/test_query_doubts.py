@@ -12,11 +12,12 @@ import pytest
 from cdc_lake.checks import Status
 from cdc_lake.cli import main as cli
 from cdc_lake.cli import output
+from cdc_lake.events import TableId
 from cdc_lake.query.check_doubts import check_columns_told, check_source_tables
 from cdc_lake.query.doubts import Doubts, read_doubts
-from cdc_lake.query.overview import examine_sources
+from cdc_lake.query.overview import examine_sources, table_rows
 from cdc_lake.query.session import read_sources
-from tests.lake_model import _START, append_log, append_schemas, config, log_row
+from tests.lake_model import _START, SOURCE, append_log, append_schemas, config, log_row
 from tests.unit.test_shapes_over_time import ID, INT, TEXT, A, Lab, T, column, told
 
 UNSURE = column(3, "x", unsure=True)
@@ -99,6 +100,22 @@ def test_tables_shows_each_doubt_and_the_next_command(
     assert (after["unsure_columns"], after["converted_columns"], after["next"]) == (["x"], ["a"], MEND)
     assert "no event tells" in " ".join(out.split())
     assert err == f"Next: {MEND}\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "note", "command"),
+    [
+        (None, None, None),
+        ({T: 100}, None, None),
+        ({}, "no longer in the source: its last rows are shown", None),
+        ({T: 101}, "dropped and made anew in the source", MEND),
+    ],
+)
+def test_tables_says_when_the_source_has_a_table_no_longer_or_made_it_anew(
+    lab: Lab, there: dict[TableId, int] | None, note: str | None, command: str | None
+) -> None:
+    (row,) = table_rows(config(lab.folder), lambda source, tables: there if (source, tables) == (SOURCE, [T]) else None)
+    assert (row["note"], row["next"], row["gone"]) == (note, command, there == {})
 
 
 def test_doctor_warns_of_columns_in_doubt_and_says_how_to_settle_them(lab: Lab) -> None:
