@@ -27,8 +27,9 @@ from tests.projects import Project, make_project
 
 SEED = int(os.environ.get("SWEEP_SEED", "1"))
 ROUNDS = int(os.environ.get("SWEEP", "3"))
-TABLES = 6
-NAMES = ("plain", "Mixed Case", "üñï", "select", "a-b.c", 'quo"te', "x" * 60)
+TABLES = 8
+NAMES = ("plain", "Mixed Case", "üñï", "select", "a-b.c", 'quo"te', "x" * 60, "bag")
+SCHEMAS = ("public", "Other Schema", 'ß"-_$', "order")
 LONG = "lang-ß-\U0001f600 " * 400
 
 # Types, values of them as SQL, and how both sides print them alike.
@@ -60,17 +61,26 @@ def key_value(kind: str, number: int) -> str:
 class Made:
     """A table as far as the generator knows it."""
 
+    schema: str
     name: str
     keys: list[str]
     columns: dict[str, str] = field(default_factory=dict)
     numbers: int = 0
+    numbered: bool = False
 
     @property
     def sql(self) -> str:
-        return ident(self.name)
+        return f"{ident(self.schema)}.{ident(self.name)}"
+
+    @property
+    def key_names(self) -> list[str]:
+        """The columns of the first key, and the number that may take its place."""
+        return [*(f"k{i}" for i in range(len(self.keys))), *(["number"] if self.keys else [])]
 
     def key(self, number: int) -> str:
-        """The condition that names one row."""
+        """The condition that names one row; without a key, one of those that may be equal."""
+        if not self.keys:
+            return f"ctid = (SELECT ctid FROM {self.sql} ORDER BY ctid LIMIT 1 OFFSET {number - 1})"
         return " AND ".join(f"k{i} = {key_value(kind, number)}" for i, kind in enumerate(self.keys))
 
 
@@ -83,17 +93,20 @@ class Generator:
         self.tables: list[Made] = []
         self.done: Counter[str] = Counter()
 
-    def create(self, name: str) -> Made:
-        """A table with one to three key columns, or none, and some others."""
+    def create(self, number: int) -> Made:
+        """A table with one to three key columns, every fourth one without, and some others."""
         chance = self.chance
-        made = Made(name, [chance.choice(KEYS) for _ in range(chance.choice([1, 1, 2, 3]))])
+        keys = [] if number % 4 == 3 else [chance.choice(KEYS) for _ in range(chance.choice([1, 1, 2, 3]))]
+        made = Made(SCHEMAS[number // 2 % len(SCHEMAS)], NAMES[number], keys)
         for _ in range(chance.randint(1, 6)):
             made.columns[f"c{len(made.columns)}"] = chance.choice(list(TYPES))
         columns = [f"k{i} {kind}" for i, kind in enumerate(made.keys)]
         columns += [f"{c} {t} DEFAULT {chance.choice(TYPES[t])}" for c, t in made.columns.items()]
-        keys = ", ".join(f"k{i}" for i in range(len(made.keys)))
-        self.run(f"CREATE TABLE {made.sql} ({', '.join(columns)}, PRIMARY KEY ({keys}))")
-        if chance.random() < 0.3:
+        self.run(f"CREATE SCHEMA IF NOT EXISTS {ident(made.schema)}", f"CREATE TABLE {made.sql} ({', '.join(columns)})")
+        if made.keys:
+            keys = ", ".join(made.key_names[:-1])
+            self.run(f"ALTER TABLE {made.sql} ADD number int NOT NULL, ADD CONSTRAINT key{number} PRIMARY KEY ({keys})")
+        if not made.keys or chance.random() < 0.3:
             self.run(f"ALTER TABLE {made.sql} REPLICA IDENTITY FULL")
         self.tables.append(made)
         return made
@@ -119,14 +132,16 @@ class Generator:
         self.done[kind] += 1
         if kind == "insert":
             made.numbers += 1
-            names = [*(f"k{i}" for i in range(len(made.keys))), *made.columns]
-            values = [key_value(k, made.numbers) for k in made.keys] + [self.value(t) for t in made.columns.values()]
-            return f"INSERT INTO {made.sql} ({', '.join(names)}) VALUES ({', '.join(values)})"
+            values = [key_value(k, made.numbers) for k in made.keys] + [str(made.numbers)] * bool(made.keys)
+            row = ", ".join([*values, *(self.value(t) for t in made.columns.values())])
+            # Equal rows are rows of their own where there is no key.
+            rows = [f"({row})"] * (1 if made.keys else chance.choice([1, 1, 2, 3]))
+            return f"INSERT INTO {made.sql} ({', '.join([*made.key_names, *made.columns])}) VALUES {', '.join(rows)}"
         if kind == "delete":
             return f"DELETE FROM {made.sql} WHERE {made.key(some)}"
         if kind == "truncate":
             return f"TRUNCATE {made.sql}"
-        if kind == "move":
+        if kind == "move" and made.keys:
             made.numbers += 1
             return f"UPDATE {made.sql} SET k0 = {key_value(made.keys[0], made.numbers)} WHERE {made.key(some)}"
         column = chance.choice(list(made.columns))
@@ -136,10 +151,11 @@ class Generator:
     def value(self, kind: str) -> str:
         return "NULL" if self.chance.random() < 0.15 else self.chance.choice(TYPES[kind])
 
-    def alter(self) -> None:
+    def alter(self, kind: str | None = None) -> None:
         """One change of a table's shape."""
-        made, chance = self.chance.choice(self.tables), self.chance
-        kind = chance.choice(["add", "add with default", "drop", "rename", "widen"])
+        chance = self.chance
+        kind = kind or chance.choice(["add", "add with default", "drop", "rename", "widen"])
+        made = chance.choice([t for t in self.tables if t.keys or kind != "rekey"])
         self.done[kind] += 1
         name, number = chance.choice(list(made.columns)), sum(self.done.values())
         if kind.startswith("add"):
@@ -153,11 +169,20 @@ class Generator:
         elif kind == "rename":
             self.run(f"ALTER TABLE {made.sql} RENAME {name} TO r{number}")
             made.columns[f"r{number}"] = made.columns.pop(name)
+        elif kind == "rekey":
+            self.rekey(made)
         elif kind == "widen":
             narrow = [c for c, t in made.columns.items() if t in ("smallint", "integer")]
             for column in narrow[:1]:
                 self.run(f"ALTER TABLE {made.sql} ALTER {column} TYPE bigint")
                 made.columns[column] = "bigint"
+
+    def rekey(self, made: Made) -> None:
+        """Put the primary key on the number, or back."""
+        name = f"key{NAMES.index(made.name)}"
+        made.numbered = not made.numbered
+        keys = "number" if made.numbered else ", ".join(made.key_names[:-1])
+        self.run(f"ALTER TABLE {made.sql} DROP CONSTRAINT {name}, ADD CONSTRAINT {name} PRIMARY KEY ({keys})")
 
 
 def by_text(rows: list[tuple[Any, ...]]) -> list[str]:
@@ -172,7 +197,7 @@ def in_source(source: psycopg.Connection[Any], made: Made, columns: list[str]) -
 
 def in_lake(lake: duckdb.DuckDBPyConnection, made: Made, columns: list[str]) -> list[str]:
     """The table by DuckDB."""
-    return by_text(lake.execute(f"SELECT {', '.join(columns)} FROM {made.sql}").fetchall())
+    return by_text(lake.execute(f"SELECT {', '.join(columns)} FROM current.{made.sql}").fetchall())
 
 
 def compare(project: Project, generator: Generator, moment: str) -> None:
@@ -181,7 +206,7 @@ def compare(project: Project, generator: Generator, moment: str) -> None:
     session = open_session(load_config(project.folder / "cdc-lake.yaml"))
     try:
         for made in generator.tables:
-            columns = [*(f"k{i}" for i in range(len(made.keys))), *made.columns]
+            columns = [*made.key_names, *made.columns]
             source, lake = in_source(generator.source, made, columns), in_lake(session.connection, made, columns)
             wrong = sorted(set(source) ^ set(lake))[:4]
             assert lake == source, f"seed {SEED}, {moment}, {made}, {dict(generator.done)}:\n" + "\n".join(wrong)
@@ -197,21 +222,23 @@ def test_a_generated_database_is_the_same_in_the_lake(
     stack: RunningStack, database: Database, tmp_path: Path, seed: int
 ) -> None:
     generator = Generator(database.dsn, seed)
-    for name in NAMES[:TABLES]:
-        made = generator.create(name)
+    for number in range(TABLES):
+        made = generator.create(number)
         generator.run(*[generator.change(made) for _ in range(3)])
-    with make_project(tmp_path / "project", database.dsn, stack.bootstrap, stack.connect_url) as project:
+    everywhere = {"table.include.list": ".*"}
+    with make_project(tmp_path / "project", database.dsn, stack.bootstrap, stack.connect_url, everywhere) as project:
         project.register()
         for number in range(ROUNDS):
             for _ in range(25):
                 generator.transaction()
             compare(project, generator, f"round {number}, before its DDL")
-            for _ in range(2):
-                generator.alter()
+            for kind in (None, None, "rekey"):
+                generator.alter(kind)
                 for _ in range(8):
                     generator.transaction()
             compare(project, generator, f"round {number}, after its DDL")
             if number % 2 == 0:
                 project.ok("fold")
     assert generator.done["move"] > 0
+    assert generator.done["rekey"] > 0
     generator.source.close()
