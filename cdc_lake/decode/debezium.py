@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -59,6 +60,7 @@ class Decoder:
         self._values: dict[str, InlineSchemas] = {}
         self._keys: dict[str, InlineSchemas] = {}
         self._key_schemas: dict[str, str] = {}
+        self._unkeyed: set[str] = set()
         self._duck = duck or duckdb.connect(config={"threads": threads})
         self._duck.execute("SET TimeZone = 'UTC'")
 
@@ -98,9 +100,15 @@ class Decoder:
         topic = batch.tp.topic
         values = self._values.setdefault(topic, InlineSchemas()).cut(batch.values, batch.prefix)
         keys = self._keys.setdefault(topic, InlineSchemas()).cut(batch.keys)
-        column, found = _schema_ids(values, keys, self._key_schemas.get(topic))
-        if keys.schemas:
+        if keys.schemas and keys.schema_index.null_count < len(batch):
+            self._unkeyed.discard(topic)
             self._key_schemas[topic] = keys.schemas[-1]
+        elif topic in self._unkeyed or not _only_truncates(values):
+            # The table has no key, or ALTER TABLE took it away.
+            self._unkeyed.add(topic)
+            self._key_schemas.pop(topic, None)
+            keys = replace(keys, schemas=())
+        column, found = _schema_ids(values, keys, self._key_schemas.get(topic))
         count = len(batch)
         headers = batch.headers if batch.headers is not None else pa.nulls(count, pa.string())
         table = pa.table(
@@ -139,6 +147,10 @@ class Decoder:
         for column in ("topic", "partition", "offset"):
             found = found.append_column(f"__{column}", records[column])
         return _stamped(found).filter(ok)
+
+
+def _only_truncates(values: Cut) -> bool:
+    return bool(pc.all(pc.fill_null(pc.match_substring(values.payloads, '"op":"t"'), True)).as_py())
 
 
 def _schema_ids(values: Cut, keys: Cut, last_key: str | None) -> tuple[pa.Array, dict[str, tuple[str, str | None]]]:

@@ -19,7 +19,7 @@ from cdc_lake.project.order import load_ends
 from cdc_lake.project.rekey import keyed_otherwise
 from cdc_lake.project.runs import find_runs, relation_of
 from cdc_lake.project.shapes import resolve_shapes
-from cdc_lake.project.snapshot import SourceState, TableState, with_own_tail
+from cdc_lake.project.snapshot import SourceState, TableState, unkeyed_in, with_own_tail
 from cdc_lake.project.tail import REPAIR, RUN, START, Facts, placed, survey, whole_tail
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.sqltext import literal
@@ -114,7 +114,7 @@ def _in_its_shape(con: duckdb.DuckDBPyConnection, table: TableState, ends: str, 
     row = con.execute(f"SELECT sid FROM ({rows}) ORDER BY {order} LIMIT 1").fetchone()
     if row is None:
         return table
-    shapes = resolve_shapes(table.table, table.versions, row[0], lambda: ([], []))
+    shapes = resolve_shapes(table.table, table.versions, row[0], lambda: ([], []), unkeyed_in(con, table.log))
     base = placed_base(replace(table.base, written=None), shapes) if table.base is not None else None
     return replace(table, shapes=shapes, base=base)
 

@@ -195,10 +195,12 @@ def resolve_shapes(
     rows: Sequence[SchemaRow],
     newest_id: str | None,
     sample: Callable[[], tuple[list[str], list[str]]],
+    unkeyed: Callable[[str], bool] = lambda _: False,
 ) -> Shapes:
     """The shapes of `table`: inline schemas first, types from the source's catalogue, else what the images say.
 
-    `newest_id` is the schema of the newest row; `sample` gives some images and keys when nothing better is known.
+    `newest_id` is the schema of the newest row; `sample` gives some images and keys when nothing better is known,
+    `unkeyed` says whether rows of a version were sent without a key, other than truncates, which never have one.
     Raises LakeError: columns that differ only in case, or a schema that is none.
     """
     versions = sorted((r for r in rows if r.kind in ("connect", "repair")), key=lambda r: r.recorded)
@@ -216,7 +218,9 @@ def resolve_shapes(
     fields = {r.schema_id: _field_names(r) for r in versions}
     lineage = Lineage(fields, _told(rows))
     targets = {i: _without_dropped(known[i], i, fields) for i in wires}
-    target = _with_key(targets[newest], newest, versions, known)
+    target = targets[newest]
+    if not target.key_columns and not unkeyed(newest):
+        target = _with_key(target, newest, versions, known)
     return Shapes(
         target,
         _grouped(known, lineage, newest, target),

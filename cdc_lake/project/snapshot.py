@@ -329,7 +329,9 @@ def _with_shapes(
         try:
             rows = recorded.get(state.table, [])
             newest = _newest_schema(con, state.log)
-            shapes = resolve_shapes(state.table, rows, newest, partial(_sample, con, state.log))
+            shapes = resolve_shapes(
+                state.table, rows, newest, partial(_sample, con, state.log), unkeyed_in(con, state.log)
+            )
             base = placed_base(state.base, shapes)
             shaped.append(replace(state, shapes=shapes, base=base, versions=tuple(rows)))
         except CdcLakeError as error:
@@ -366,6 +368,16 @@ def _newest_schema(con: duckdb.DuckDBPyConnection, log: LogFiles) -> str | None:
         __offset DESC LIMIT 1"""
     ).fetchone()
     return row[0] if row is not None else None
+
+
+def unkeyed_in(con: duckdb.DuckDBPyConnection, log: LogFiles) -> Callable[[str], bool]:
+    """Whether rows of a version, other than truncates, were sent without a key."""
+
+    def unkeyed(version: str) -> bool:
+        query = f"SELECT 1 FROM {scan(log.paths, LOG)} WHERE __schema_id = $1 AND __key IS NULL AND __op <> 't' LIMIT 1"
+        return con.execute(query, [version]).fetchone() is not None
+
+    return unkeyed
 
 
 def _sample(con: duckdb.DuckDBPyConnection, log: LogFiles) -> tuple[list[str], list[str]]:

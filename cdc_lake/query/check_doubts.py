@@ -13,14 +13,19 @@ _COMMANDS = 3
 def check_columns_told(doubts: Mapping[str, Doubts]) -> Check:
     """Judge the columns of each table (`schema.name`)."""
     name = "lake.columns"
-    found = {t: d for t, d in doubts.items() if d.open and (d.unsure or d.converted)}
+    found = {t: d for t, d in doubts.items() if d.open and (d.unsure or d.converted or d.rekeyed)}
     if not found:
         return ok(name, f"{many(len(doubts), 'table')}, the values of all columns were told")
     columns = [f"{t}.{c}" for t, d in found.items() for c in dict.fromkeys((*d.unsure, *d.converted))]
+    rekeyed = [t for t, d in found.items() if d.rekeyed]
+    parts = [
+        f"older rows may show another value in {listed(columns)}" if columns else "",
+        f"older rows do not tell the key of {listed(rekeyed)}" if rekeyed else "",
+    ]
     return warn(
         name,
-        f"older rows may show another value in {listed(columns)}",
-        why="ALTER TABLE gave or converted these values in the source, which sends no event for that.",
+        "; ".join(filter(None, parts)),
+        why="ALTER TABLE made this so in the source, which sends no event for it.",
         fix=_verify(found),
     )
 

@@ -20,7 +20,8 @@ class Doubts:
 
     `oid` is PostgreSQL's number of the table when its newest shape was seen, None when nobody was asked. `repaired`
     says that rows were put right since then, with which all of these are settled. `gone`: the source has no table of
-    the name any more, so its last rows are shown and nothing puts them right.
+    the name any more, so its last rows are shown and nothing puts them right. `rekeyed`: rows were sent under a key, or
+    under none, that does not tell which of today's rows they are.
     """
 
     unsure: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Doubts:
     oid: int | None = None
     repaired: bool = False
     gone: bool = False
+    rekeyed: bool = False
 
     def beside(self, number: int | None) -> Doubts:
         """With what the source says now: `number` is that of its table of the name, None when there is none."""
@@ -39,7 +41,8 @@ class Doubts:
     @property
     def open(self) -> bool:
         """Whether rows may differ from the source's, and nothing has put them right."""
-        return bool(self.unsure or self.converted or self.recreated) and not self.repaired and not self.gone
+        told = not (self.unsure or self.converted or self.recreated or self.rekeyed)
+        return not told and not self.repaired and not self.gone
 
     @property
     def words(self) -> str:
@@ -50,6 +53,7 @@ class Doubts:
             f"no event tells older rows' {', '.join(self.unsure)}" if self.unsure else "",
             f"converted without events: {', '.join(self.converted)}" if self.converted else "",
             "dropped and made anew in the source" if self.recreated else "",
+            "older rows do not tell its key of today" if self.rekeyed else "",
         ]
         return "; ".join(filter(None, parts)) if self.open else ""
 
@@ -59,6 +63,7 @@ class Doubts:
             "unsure_columns": list(self.unsure),
             "converted_columns": list(self.converted),
             "recreated": self.recreated,
+            "rekeyed": self.rekeyed,
             "gone": self.gone,
             "repaired": self.repaired,
             "next": f"cdc-lake verify --repair {table}" if self.open else None,
@@ -74,8 +79,20 @@ def read_doubts(con: duckdb.DuckDBPyConnection, table: TableState) -> Doubts:
     numbers = [int(number) for v in told if (number := json.loads(v.definition).get("oid")) is not None]
     recreated = len(set(numbers)) > 1
     unsure, converted = tuple(table.shapes.unsure), tuple(table.shapes.converted)
-    repaired = bool(unsure or converted or recreated) and _repaired(con, table)
-    return Doubts(unsure, converted, recreated, numbers[-1] if numbers else None, repaired)
+    rekeyed = bool(table.shapes.lost_keys) or _in_and_out_of_keys(con, table)
+    repaired = bool(unsure or converted or recreated or rekeyed) and _repaired(con, table)
+    return Doubts(unsure, converted, recreated, numbers[-1] if numbers else None, repaired, rekeyed=rekeyed)
+
+
+def _in_and_out_of_keys(con: duckdb.DuckDBPyConnection, table: TableState) -> bool:
+    """Whether some rows were sent under a key and others under none; a truncate, which has none, tells nothing."""
+    if len({v.key_definition is None for v in table.versions if v.kind == "connect"}) < 2:
+        return False
+    row = con.execute(
+        f"""SELECT count(DISTINCT __key IS NULL) FROM {scan(table.log.paths, LOG)}
+        WHERE __op IN ('c', 'u', 'r', 'd') AND NOT {REPAIR}"""
+    ).fetchone()
+    return bool(row and row[0] > 1)
 
 
 def _repaired(con: duckdb.DuckDBPyConnection, table: TableState) -> bool:

@@ -28,6 +28,8 @@ NAMES = (
     "old_name",
     "reborn",
     "twin",
+    "got_key",
+    "lost_key",
 )
 
 
@@ -48,6 +50,7 @@ def shop(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         source.execute(
             b"""CREATE TABLE bag (who text, page text); ALTER TABLE bag REPLICA IDENTITY FULL;
             INSERT INTO bag SELECT 'w' || i % 2, 'p' || i % 3 FROM generate_series(1, 9) i;
+            ALTER TABLE got_key DROP CONSTRAINT got_key_pkey; ALTER TABLE got_key REPLICA IDENTITY FULL;
             CREATE TABLE days (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
             CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
             INSERT INTO days SELECT i, '2026-01-10' FROM generate_series(1, 4) i;
@@ -327,3 +330,21 @@ def test_a_key_that_was_redefined_needs_no_repair(shop: Project, change: Change)
     assert shop.query("SELECT id, __valid_to FROM history.public.rekeyed WHERE number = 30 AND __valid_to IS NULL") == [
         {"id": 3, "__valid_to": None}
     ]
+
+
+def test_a_table_that_got_a_key_or_lost_it_is_named_until_it_is_repaired(shop: Project, change: Change) -> None:
+    tables = ("got_key", "lost_key")
+    for table in tables:
+        landed(shop, f"SELECT count(*) FROM {table}", 5)
+    change(
+        "UPDATE lost_key SET a = 'before' WHERE id = 2",
+        "ALTER TABLE got_key ADD PRIMARY KEY (id), REPLICA IDENTITY DEFAULT",
+        "ALTER TABLE lost_key DROP CONSTRAINT lost_key_pkey, REPLICA IDENTITY FULL",
+    )
+    for table in tables:
+        change(f"UPDATE {table} SET a = 'b' WHERE id = 1", f"INSERT INTO {table} (id) VALUES (6)")
+        landed(shop, f"SELECT count(*) FROM {table} WHERE id = 6", 1)
+        assert listed(shop, table)["next"] == f"cdc-lake verify --repair public.{table}"
+        shop.run("verify", "--repair", f"public.{table}")
+        assert listed(shop, table)["next"] is None
+    assert_equal(shop, *tables)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.snapshot import Lake
@@ -26,6 +27,7 @@ from tests.lake_model import (
     schema_row,
     text,
 )
+from tests.lakes import event, log_rows, make_sink
 
 T = TableId("public", "t")
 FIELDS = {"id": "int32", "n": "int32", "name": "string", "note": "string"}
@@ -86,9 +88,9 @@ class Table:
 
     def commit(self) -> None:
         """Send the transaction."""
-        for event in self.events:
-            partition = sum((event["__key"] or "").encode()) % self.partitions
-            self.pending.append({**event, "__partition": partition, "__offset": self.offsets[partition]})
+        for row in self.events:
+            partition = sum((row["__key"] or "").encode()) % self.partitions
+            self.pending.append({**row, "__partition": partition, "__offset": self.offsets[partition]})
             self.offsets[partition] += 1
         tx = f"{len(self.shown) + 1:05d}"
         self.ends.append(end_row(2 * len(self.shown), tx, {str(T): len(self.events)}))
@@ -234,3 +236,21 @@ def _change(table: Table, chance: Random) -> None:
         table.update(some, note=f"note {fresh}")
     else:
         table.update(some, name=f'name \\ "{fresh}" é')
+
+
+def test_rows_of_a_table_that_lost_its_key_are_of_another_version_and_a_truncate_is_not(tmp_path: Path) -> None:
+    kafka = MemoryKafka()
+    kafka.create_topic("pos.public.t")
+    sink = make_sink(kafka, tmp_path)
+    row = {"id": 1, "n": 1}
+    sent = (
+        event("t", row, inline=True),
+        event("t", None, op="t", inline=True),
+        (None, event("t", row, inline=True)[1]),
+        event("t", None, op="t", inline=True),
+    )
+    for key, value in sent:
+        kafka.produce("pos.public.t", 0, key, value)
+        sink.run(until_caught_up=True)
+    keyed, truncate, bare, later = (r["__schema_id"] for r in log_rows(tmp_path, "t"))
+    assert keyed == truncate != bare == later

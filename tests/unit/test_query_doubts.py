@@ -17,7 +17,7 @@ from cdc_lake.query.check_doubts import check_columns_told, check_source_tables
 from cdc_lake.query.doubts import Doubts, read_doubts
 from cdc_lake.query.overview import examine_sources, table_rows
 from cdc_lake.query.session import read_sources
-from tests.lake_model import _START, SOURCE, append_log, append_schemas, config, log_row
+from tests.lake_model import _START, SOURCE, append_log, append_schemas, config, log_row, schema_row
 from tests.unit.test_shapes_over_time import ID, INT, TEXT, A, Lab, T, column, told
 
 UNSURE = column(3, "x", unsure=True)
@@ -100,6 +100,24 @@ def test_tables_shows_each_doubt_and_the_next_command(
     assert (after["unsure_columns"], after["converted_columns"], after["next"]) == (["x"], ["a"], MEND)
     assert "no event tells" in " ".join(out.split())
     assert err == f"Next: {MEND}\n"
+
+
+def test_a_table_that_got_a_key_or_whose_older_rows_do_not_tell_it_is_in_doubt(lab: Lab) -> None:
+    append_schemas(lab.folder, [schema_row(T, "v2", {"id": INT, "a": TEXT}, (), 2)])
+    append_log(lab.folder, T, [log_row(T, "t", 2, schema_id="v2")])
+    assert not doubts(lab).rekeyed, "a truncate has no key"
+    append_log(lab.folder, T, [log_row(T, "c", 3, after={"id": 3, "a": "3"}, schema_id="v2")])
+    found = doubts(lab)
+    assert (found.rekeyed, found.open, found.words) == (True, True, "older rows do not tell its key of today")
+    check = check_columns_told({"public.t": found})
+    assert (check.status, check.found) == (Status.WARN, "older rows do not tell the key of public.t")
+
+
+def test_a_key_that_older_rows_do_not_have_is_in_doubt(lab: Lab) -> None:
+    append_schemas(lab.folder, [schema_row(T, "v2", {"id": INT, "a": TEXT, "number": INT}, ("number",), 2)])
+    row = {"id": 3, "a": "3", "number": 1}
+    append_log(lab.folder, T, [log_row(T, "c", 2, key={"number": 1}, after=row, schema_id="v2")])
+    assert doubts(lab).rekeyed
 
 
 @pytest.mark.parametrize(
