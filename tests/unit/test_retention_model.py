@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import current_path
+from cdc_lake.land.layout import current_path, log_path
+from cdc_lake.maintain.plan import COMPACT, Step
+from cdc_lake.maintain.work import do
 from cdc_lake.project.as_of import read_as_of
 from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.moments import MomentError
@@ -64,6 +66,13 @@ def start_of_logs(folder: Path) -> dict[TableId, int]:
     con, state = opened(folder)
     con.close()
     return {t.table: t.log.start for t in state.tables}
+
+
+def compact(folder: Path) -> None:
+    """Starting rows and others come to lie in one file."""
+    lake = Lake(str(folder / "lake"))
+    for table in TABLES:
+        do(log_path(lake.root, SOURCE, table), None, Step(COMPACT, "", level=1 << 20), timedelta(days=1))
 
 
 def lake_copy(folder: Path, name: str) -> Path:
@@ -130,6 +139,10 @@ def test_what_the_kept_window_shows_is_the_same_however_often_older_changes_go(t
         assert DONE not in again.values(), again
         check_now(tmp_path, feed)
         check_moments(tmp_path, feed, chance)
+        if chance.random() < 0.5:
+            compact(tmp_path)
+            assert history(tmp_path, starts) == after
+            check_now(tmp_path, feed)
         if chance.random() < 0.4:
             table = chance.choice(TABLES)
             rebuilt = rebuild_table(Lake(str(tmp_path / "lake")), SOURCE, lambda _table: True, table)
