@@ -111,10 +111,19 @@ class PartitionFenced(PartitionError):
     default_code = "partition_fenced"
 
 
+# What the operating system and delta-rs call it.
+DISK_FULL = ("No space left", "StorageFull")
+
+
 def first_line(error: Exception) -> str:
     """What an error of a library says, in one line; its kind when it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a library's error says that nothing more fits on the disk."""
+    return any(sign in str(error) for sign in DISK_FULL)
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import LakeError, PartitionFenced, first_line
+from cdc_lake.errors import DISK_FULL, LakeError, PartitionFenced, first_line, is_disk_full
 from cdc_lake.events import RecordBatch, TopicPartition
 from cdc_lake.land.store import DeltaStore, Store
 
@@ -211,8 +211,7 @@ class AppendTable:
         self._store.append(self.path, table, fitting, description=self._description, transactions=transactions)
 
     def _explained(self, error: Exception) -> LakeError:
-        text = str(error)
-        if "No space left" in text or "StorageFull" in text:
+        if is_disk_full(error):
             return LakeError(
                 f"The disk that holds {self.path} is full.",
                 why=first_line(error),
@@ -249,8 +248,7 @@ def _may_pass(error: Exception) -> bool:
     text = str(error)
     final = (
         "Permission denied",
-        "No space left",
-        "StorageFull",
+        *DISK_FULL,
         "Read-only file system",
         "Schema error",
         "not a directory",

@@ -9,7 +9,7 @@ from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import LakeError, first_line
+from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.land.layout import open_delta
 from cdc_lake.land.store import REMEMBERED, WRITER
 from cdc_lake.maintain.look import removed_before
@@ -72,7 +72,7 @@ def _vacuum(table: DeltaTable, keep: timedelta) -> None:
 
 
 def _explained(path: str, step: Step, error: Exception) -> LakeError:
-    full = "No space left" in str(error) or "StorageFull" in str(error)
+    full = is_disk_full(error)
     return LakeError(
         f"{step.action} of {path} failed.",
         why=first_line(error),

@@ -14,7 +14,7 @@ import duckdb
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import CdcLakeError, LakeError, first_line
+from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.events import TableId
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
@@ -152,7 +152,7 @@ def _view(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState,
 
 
 def _explained(table: TableId, error: Exception) -> LakeError:
-    full = "No space left" in str(error) or "StorageFull" in str(error)
+    full = is_disk_full(error)
     return LakeError(
         f"{table} could not be folded.",
         why=first_line(error),

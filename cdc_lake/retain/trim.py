@@ -13,7 +13,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import LakeError, first_line
+from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.layout import local_path, log_path, open_delta
 from cdc_lake.land.starts import START, start_of, start_topic, start_transactions
@@ -210,7 +210,7 @@ def _overtaken(places: Places) -> LakeError:
 
 
 def _explained(path: str, error: Exception) -> LakeError:
-    full = "No space left" in str(error) or "StorageFull" in str(error)
+    full = is_disk_full(error)
     return LakeError(
         f"The older rows of {path} could not be removed.",
         why=first_line(error),
