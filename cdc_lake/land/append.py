@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Commits that fail for a passing reason (an object store's hiccup) are tried again for this long.
 RETRY_SECONDS = 60.0
+
+Screen = Callable[[DeltaTable | None, pa.Table], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,14 @@ class AppendTable:
         description: str = "",
         store: Store | None = None,
         contiguous: bool = True,
+        screen: Screen = lambda _, rows: rows,
     ) -> None:
         self.path = path
         self.schema = schema
         self._description = description
         self._store = store or DeltaStore()
+        # What may land of rows, by the snapshot that they are committed on.
+        self._screen = screen
         # Dead letters are committed only when there are some: their positions lag, and that is no gap.
         self._contiguous = contiguous
         self._expected: dict[TopicPartition, int | None] = {}
@@ -151,7 +156,7 @@ class AppendTable:
             ends = self._ends(spans)
             if once is not None and table is not None and table.transaction_version(once) is not None:
                 return 0
-            fresh = _unseen(rows, spans, self._expected)
+            fresh = self._screen(table, _unseen(rows, spans, self._expected))
             reach("land:before-commit")
             try:
                 attempted = True

@@ -15,6 +15,7 @@ from cdc_lake.errors import LakeError, UsageError, suggest
 from cdc_lake.events import RecordBatch, TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable
+from cdc_lake.land.erasures import Screen
 from cdc_lake.land.starts import kept_from
 from cdc_lake.land.store import DeltaStore
 
@@ -122,7 +123,8 @@ class DeadLetters:
                 next=f"cdc-lake verify --repair {table}  when its row should differ",
                 code="letter_before_kept",
             )
-        log = AppendTable(path, tables.LOG, store=store)
+        screen = Screen(store, self._root, self._source, table)
+        log = AppendTable(path, tables.LOG, store=store, screen=screen)
         return log.append(rows, [], once=f"dead-letter:{letter.id}") > 0
 
     def _states(self) -> dict[str, str]:

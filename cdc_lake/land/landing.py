@@ -16,6 +16,7 @@ from cdc_lake.errors import OffsetsExpired, PartitionError, TopicRecreated
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable, Span, generation_ids
+from cdc_lake.land.erasures import Screen
 from cdc_lake.land.store import DeltaStore, Store
 from cdc_lake.land.versions import SchemaLog, recorded_versions
 
@@ -148,8 +149,8 @@ class Landing:
         """Release the commit threads."""
         self._pool.shutdown()
 
-    def _table(self, path: str, schema: pa.Schema, description: str = "", *, contiguous: bool = True) -> AppendTable:
-        return AppendTable(path, schema, description=description, store=self._store, contiguous=contiguous)
+    def _table(self, path: str, schema: pa.Schema, *, contiguous: bool = True) -> AppendTable:
+        return AppendTable(path, schema, store=self._store, contiguous=contiguous)
 
     def _read_routes(self) -> None:
         for table in layout.list_tables(self._root, self._source):
@@ -164,7 +165,10 @@ class Landing:
         if table not in self._logs:
             about = {"schema": table.schema, "table": table.name, "topics": [topic]}
             path = layout.log_path(self._root, self._source, table)
-            self._logs[table] = self._table(path, tables.LOG, json.dumps(about))
+            screen = Screen(self._store, self._root, self._source, table)
+            self._logs[table] = AppendTable(
+                path, tables.LOG, description=json.dumps(about), store=self._store, screen=screen
+            )
         return self._logs[table]
 
     def _homes(self, topic: str) -> list[AppendTable]:

@@ -9,6 +9,7 @@
     <lake>/<source>/schemas                     every schema version that was seen
     <lake>/<source>/dead_letters                records that could not be decoded
     <lake>/<source>/dead_letter_decisions       which of them were replayed or dropped
+    <lake>/<source>/erasures                    which keys were erased, as hashes
 
 Names come from outside (a broker, a source) and are hostile until encoded: every byte that is not an ASCII letter,
 digit, `-` or an inner `_` becomes `~XX`. Percent signs would be the usual choice, but delta-rs 1.6 decodes them
@@ -19,12 +20,14 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
@@ -83,6 +86,18 @@ def decisions_path(root: str, source: str) -> str:
     return _join(root, source, "dead_letter_decisions")
 
 
+def erasures_path(root: str, source: str) -> str:
+    """What was erased from the tables of `source`."""
+    return _join(root, source, "erasures")
+
+
+def model_paths(root: str, source: str, table: TableId) -> dict[str, str]:
+    """Where the Delta tables that are made of a table's log may be, by the name of their kind."""
+    home = _join(root, source)
+    kinds = sorted({decode_name(k) for k in _folders(home)} - {"log"})
+    return {kind: _join(root, source, kind, table.schema, table.name) for kind in kinds}
+
+
 def list_sources(root: str) -> list[str]:
     """Sources that have anything in the lake."""
     return sorted(decode_name(s) for s in _folders(root))
@@ -115,6 +130,11 @@ def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable |
             next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error
+
+
+def open_store(path: str, options: Mapping[str, str] | None) -> pafs.FileSystem:
+    """The files below `path`, whatever store delta-rs reaches them in; paths in it are relative."""
+    return pafs.PyFileSystem(DeltaStorageHandler(path, dict(options) if options else None))
 
 
 def parquet_files(table: DeltaTable) -> list[str]:

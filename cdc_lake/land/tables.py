@@ -10,7 +10,8 @@ REPAIR_OFFSETS = 10**18
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 # One row per Kafka record of a captured table. `__op` is c(reate), u(pdate), d(elete), r(ead by a snapshot),
-# t(runcate), or x: a tombstone, which only log compaction needs and no view shows. Rows of `verify --repair` have the
+# t(runcate), x: a tombstone, which only log compaction needs and no view shows, or e: erased, of which only the
+# coordinates are left, and which no view shows either. Rows of `verify --repair` have the
 # topic `repair_topic(source)`, `__snapshot` repair, and in `__tx_order` the position of the transaction that they stand
 # behind.
 LOG = pa.schema(
@@ -86,6 +87,22 @@ DEAD_LETTERS = pa.schema(
     ]
 )
 
+
+# One row per key that was erased (see `land.erasures`): hashes with the source's `salt`, and the LSN of its last change
+# that was erased. `id` is that of the erasure.
+ERASURES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("schema", pa.string()),
+        ("table", pa.string()),
+        ("salt", pa.string()),
+        ("key_hash", pa.string()),
+        ("row_hash", pa.string()),
+        ("lsn", pa.int64()),
+        ("gone", pa.bool_()),
+        ("erased_at", _INSTANT),
+    ]
+)
 
 # What a person decided about a dead letter: `replayed` or `dropped`. The latest row of an id counts.
 DECISIONS = pa.schema([("id", pa.string()), ("decision", pa.string()), ("decided_at", _INSTANT)])

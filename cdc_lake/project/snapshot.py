@@ -374,7 +374,8 @@ def unkeyed_in(con: duckdb.DuckDBPyConnection, log: LogFiles) -> Callable[[str],
     """Whether rows of a version, other than truncates, were sent without a key."""
 
     def unkeyed(version: str) -> bool:
-        query = f"SELECT 1 FROM {scan(log.paths, LOG)} WHERE __schema_id = $1 AND __key IS NULL AND __op <> 't' LIMIT 1"
+        where = "__schema_id = $1 AND __key IS NULL AND __op NOT IN ('t', 'e')"
+        query = f"SELECT 1 FROM {scan(log.paths, LOG)} WHERE {where} LIMIT 1"
         return con.execute(query, [version]).fetchone() is not None
 
     return unkeyed

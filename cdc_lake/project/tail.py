@@ -25,8 +25,8 @@ AFTER_ALL = 1 << 62
 REPAIR = "(__tx_id IS NULL AND __tx_order IS NOT NULL)"
 # Rows that retention put in place of those it took away (see `land.starts`); they have the form of repairs.
 START = "(__offset < 0)"
-# Rows of a snapshot that reads a whole table; incremental ones have no LSN.
-RUN = "(__op = 'r' AND __lsn IS NOT NULL AND __snapshot NOT IN ('incremental', 'repair', 'start'))"
+# Rows of a snapshot that reads a whole table; incremental ones have no LSN. An erased one may be its first or last.
+RUN = "(__op IN ('r', 'e') AND __lsn IS NOT NULL AND __snapshot NOT IN ('incremental', 'repair', 'start'))"
 OPENS_RUN = "__snapshot IN ('first', 'first_in_data_collection')"
 ENDS_RUN = "__snapshot IN ('last', 'last_in_data_collection')"
 # The position of a transaction that has not ended.
@@ -104,13 +104,14 @@ def whole_tail(log: LogFiles) -> Tail:
 def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:
     """Look at the narrow columns of several tails at once."""
     selects = [
-        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
+        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL),
+        count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
         count(*) FILTER (__op = 't'),
         count(*) FILTER (contains(__headers, '"__debezium.newkey"') OR contains(__headers, '"__debezium.oldkey"')),
         count(*) FILTER (__op = 'u'), coalesce(max(__tx_order) FILTER ({REPAIR}), 0),
-        count(*) FILTER ({REPAIR} AND __op <> 'x' AND __tx_order < {t.cut}),
+        count(*) FILTER ({REPAIR} AND __op NOT IN ('x', 'e') AND __tx_order < {t.cut}),
         count(*) FILTER ({RUN} AND ({OPENS_RUN} OR {ENDS_RUN}))
-        FROM {t.relation} WHERE {t.unfolded} AND (__op IN ('c', 'u', 'r', 'd', 't') OR {REPAIR})"""
+        FROM {t.relation} WHERE {t.unfolded} AND (__op IN ('c', 'u', 'r', 'd', 't', 'e') OR {REPAIR})"""
         for i, t in enumerate(tails)
         if t.files
     ]

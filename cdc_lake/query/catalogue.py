@@ -119,7 +119,7 @@ def _changes(source: SourceState, table: TableState) -> str:
     shapes = _sound(table)
     own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
-        FROM {scan(table.log.paths, LOG)} WHERE __op <> 'x' AND NOT {START} AND {_until(source, table)})"""
+        FROM {scan(table.log.paths, LOG)} WHERE __op NOT IN ('x', 'e') AND NOT {START} AND {_until(source, table)})"""
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
     decoded = shapes.decoded(rows, "img", "sid", carry, marks=True, unread=True)
     toastable = set(shapes.toastable)

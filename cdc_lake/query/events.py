@@ -144,7 +144,7 @@ def _picked(log: str, where: str, limit: int | None) -> str:
     return f"""SELECT __op AS op, __key AS k, __source_ts AS ts, __tx_id AS tx, __tx_order AS tx_order, __lsn AS lsn,
         __topic AS top, __partition AS part, __offset AS off, __ingested_at AS landed, __before AS old,
         coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
-        FROM {log} WHERE __op <> 'x' AND NOT {START} AND ({where}) {last}"""
+        FROM {log} WHERE __op NOT IN ('x', 'e') AND NOT {START} AND ({where}) {last}"""
 
 
 def _prior(log: str) -> str:
