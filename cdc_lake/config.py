@@ -96,6 +96,11 @@ class Table(_Section):
         default=None, alias="class", description="the class of `retention`; `retention.default` when none is named"
     )
     hold: bool = Field(default=False, description="a legal hold: `retention apply` removes nothing of these tables")
+    belongs_to: dict[str, str] = Field(
+        default_factory=dict,
+        description="columns that hold the key of a row of another table (`customer_id: public.customers`): "
+        "`erase` follows them",
+    )
     contract: str | None = Field(default=None, description=f"the file of the table's data contract; {_LATER}")
     order: list[str] | None = Field(default=None, description=f"the columns to sort files by; {_LATER}")
     mask: list[str] = Field(default_factory=list, description=f"the columns to land unreadable; {_LATER}")
@@ -207,6 +212,14 @@ class Config(_Section):
         found = [t for glob, t in self.tables.items() if fnmatch.fnmatchcase(str(table), glob)]
         name = next((t.retention_class for t in reversed(found) if t.retention_class), self.retention.default)
         return name, self.retention.classes[name], any(t.hold for t in found)
+
+    def owners(self, table: TableId) -> dict[str, TableId]:
+        """The columns of a table that hold the key of another one's row, and that table: all entries that match."""
+        from cdc_lake.events import TableId
+
+        found = [t.belongs_to for glob, t in self.tables.items() if fnmatch.fnmatchcase(str(table), glob)]
+        named = {column: owner for one in found for column, owner in one.items()}
+        return {c: TableId(*(o if "." in o else f"public.{o}").split(".", 1)) for c, o in named.items()}
 
     def captures(self, table: TableId) -> bool:
         """Whether the configuration lands `table`."""

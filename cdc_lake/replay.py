@@ -10,6 +10,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import REPLAYED, DeadLetters, Letter
+from cdc_lake.land.erasures import ERASED_LETTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ def replay(
     decoder = Decoder(transaction_topic=connector.transaction_topic, threads=1)
     done = []
     for letter in chosen:
+        if letter.error_class == ERASED_LETTER:
+            done.append(Replayed(letter.id, "dead", reason=letter.reason))
+            continue
         decoded = decoder.decode([letter.as_batch(letter.value if value is None else value)])
         if decoded.dead or not decoded.tables:
             reason = decoded.dead[0].reason if decoded.dead else "the record holds no change event"

@@ -31,6 +31,7 @@ NOUNS: tuple[str, ...] = (
     "rebuild",
     "maintain",
     "retention",
+    "erase",
     "verify",
     "dlq",
     "demo",

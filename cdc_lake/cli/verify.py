@@ -145,6 +145,9 @@ def _show(reports: list[Report]) -> None:
             output.say(f"{table['table']} {where}: {example['kind']}")
             for name, sides in example["columns"].items():
                 output.say(f"    {name}: source {sides['source']!r}, lake {sides['lake']!r}")
+    for table in rows:
+        if table["erased"]:
+            output.say(f"{table['table']}: {table['erased']:,} rows of the source were erased from the lake.")
     for report in reports:
         differing = sum(t.missing + t.extra + t.different for t in report.tables)
         verdict = "0 differences" if report.ok else f"{differing:,} differences"

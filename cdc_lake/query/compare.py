@@ -60,7 +60,7 @@ class Pair:
 
 @dataclass(slots=True)
 class TableReport:
-    """What the comparison of one table found."""
+    """What the comparison of one table found. `erased` are rows of the source that the lake must not have."""
 
     table: TableId
     rows_source: int = 0
@@ -68,6 +68,7 @@ class TableReport:
     missing: int = 0
     extra: int = 0
     different: int = 0
+    erased: int = 0
     examples: list[dict[str, Any]] = field(default_factory=list)
     cause: str | None = None
 
@@ -85,6 +86,7 @@ class TableReport:
             "missing": self.missing,
             "extra": self.extra,
             "different": self.different,
+            "erased": self.erased,
             "examples": self.examples,
             "cause": self.cause,
         }
@@ -117,7 +119,7 @@ def source_text(source_type: str, value: str) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN format('%s', {value}) END"
 
 
-def _hashed(texts: Sequence[str]) -> str:
+def hashed_texts(texts: Sequence[str]) -> str:
     """SQL of the MD5 of texts; a null differs from every text, and no two rows are joined into the same text."""
     parts = [f"coalesce('v' || {t}, 'n')" for t in texts]
     return f"md5({_joined(parts)})"
@@ -134,6 +136,7 @@ def _joined(parts: Sequence[str]) -> str:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One table on both sides: in `source` in its snapshot, in `con` as the query `lake_rows` (None: no such table).
+    `erased` is a salt and, hashed with it, the keys of rows that were erased from the lake.
 
     Leaves the temporary table `differences` (k, kind, n) in `con`: hashes of keys, and how many rows differ how.
     """
@@ -143,11 +146,12 @@ class Comparison:
     table: TableId
     columns: Sequence[Pair]
     lake_rows: str | None
+    erased: tuple[str, frozenset[str]] = ("", frozenset())
 
     def key_hash(self, side: str) -> str:
         """SQL of the MD5 of the key, or of the whole row in a table without one; `side` is `source` or `lake`."""
         keys = [p for p in self.columns if p.key] or self.columns
-        return _hashed([getattr(p, side) for p in keys])
+        return hashed_texts([getattr(p, side) for p in keys])
 
     def run(self) -> TableReport:
         """Compare."""
@@ -155,11 +159,25 @@ class Comparison:
         report.rows_source, report.rows_lake, differing = self._compare_buckets()
         self._fetch_rows(differing)
         _differences(self.con)
+        report.erased = self._take_erased()
         for kind, count in self.con.execute("SELECT kind, sum(n)::BIGINT FROM differences GROUP BY kind").fetchall():
             setattr(report, kind, count)
         if not report.ok:
             report.examples = self._examples()
         return report
+
+    def _take_erased(self) -> int:
+        """Take rows out of the differences that miss because they were erased; how many."""
+        salt, hashes = self.erased
+        if not hashes:
+            return 0
+        erased = f"kind = 'missing' AND sha256({literal(salt)} || k) IN (SELECT unnest($1::VARCHAR[]))"
+        listed = [sorted(hashes)]
+        (count,) = self.con.execute(
+            f"SELECT coalesce(sum(n), 0) FROM differences WHERE {erased}", listed
+        ).fetchone() or (0,)
+        self.con.execute(f"DELETE FROM differences WHERE {erased}", listed)
+        return int(count)
 
     def in_source(self, hashes: Sequence[str], items: Sequence[str]) -> list[tuple[Any, ...]]:
         """The hash and `items` (SQL over `t`) of the source's rows whose key hashes are `hashes`."""
@@ -182,7 +200,7 @@ class Comparison:
         return f"{ident(self.table.schema)}.{ident(self.table.name)}"
 
     def _row_hash(self, side: str) -> str:
-        return _hashed([getattr(p, side) for p in self.columns])
+        return hashed_texts([getattr(p, side) for p in self.columns])
 
     def _compare_buckets(self) -> tuple[int, int, list[str] | None]:
         """Rows in the source and in the lake, and the buckets that differ; None when all are to be looked at."""

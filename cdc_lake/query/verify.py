@@ -21,7 +21,9 @@ import psycopg
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
+from cdc_lake.land.erasures import read_erasures
 from cdc_lake.land.layout import parquet_files, transactions_path
+from cdc_lake.land.store import DeltaStore
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
@@ -222,8 +224,16 @@ class Verifier:
             rows = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
             lake = {c.name: printed(c.lake_type, f"l.c{i}") for i, c in enumerate(view.shapes.target.columns)}
             keyed = keyed and view.shapes.keyed
-        comparison = Comparison(con, side.connection, name, pairs(columns, lake, keyed), rows)
+        erased = self._erased(name) if keyed else ("", frozenset[str]())
+        comparison = Comparison(con, side.connection, name, pairs(columns, lake, keyed), rows, erased)
         return Found(comparison, comparison.run(), state, table, entry, side, *place)
+
+
+    def _erased(self, table: TableId) -> tuple[str, frozenset[str]]:
+        """The salt, and the hashes of keys that were erased from the table."""
+        options = dict(self.lake.options) if self.lake.options else None
+        found = read_erasures(DeltaStore(options), self.lake.root, self.source)
+        return found.salt, frozenset(e.row_hash for e in found.of(table))
 
 
 def _memory_steps(least_mb: int) -> Iterator[int]:

@@ -32,12 +32,14 @@ PARTS: dict[str, set[str]] = {
     "replay": {"decode", "land"},
     "maintain": {"land", "project"},
     "retain": {"land", "project"},
+    "erase": {"land", "project", "query", "retain"},
     "repair": {"decode", "land", "project", "query"},
     "cli": {
         *(
             "capture",
             "consume",
             "decode",
+            "erase",
             "land",
             "local",
             "maintain",

@@ -1,0 +1,126 @@
+"""Take the contents of changes out of a log: the files that hold them are written anew, in one commit."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from cdc_lake.crashpoints import reach
+from cdc_lake.erase.rows import ALL, Part
+from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
+from cdc_lake.land.erasures import EMPTIED, ERASED, MARK
+from cdc_lake.land.layout import local_path, log_path
+from cdc_lake.land.tables import LOG
+from cdc_lake.project.snapshot import Lake
+from cdc_lake.retain.files import LogWriter
+from cdc_lake.sqltext import literal
+
+# A commit that loses a race is tried again from what is there then.
+ATTEMPTS = 10
+_TARGET_BYTES = 128 << 20
+_BATCH_ROWS = 1 << 15
+
+
+def mark(part: Part, told: int) -> None:
+    """Say in the log that the list has `told` entries: from here on what lands is held against it."""
+    path = log_path(part.state.lake.root, part.state.source, part.table.table)
+    try:
+        commit(part.state.lake, path, [], {}, told)
+    except (DeltaError, OSError) as error:
+        raise explained(path, error) from error
+
+
+def empty_rows(con: duckdb.DuckDBPyConnection, part: Part, told: int) -> None:
+    """Write the touched files anew and commit them in place of the old ones. Needs `lock.sole_rewriter`.
+
+    Each row stays, with its coordinates, its transaction and its order: so the cut finds a transaction as complete as
+    it was. Killed before the commit, nothing has changed but for files that belong to nobody. Raises LakeError.
+    """
+    path = log_path(part.state.lake.root, part.state.source, part.table.table)
+    writer = LogWriter(path, part.state.lake.options, _TARGET_BYTES)
+    try:
+        added = [action for file in part.touched for action in writer.write(_rows(con, part, file.path))]
+        wanted, written = sum(t.rows for t in part.touched), sum(_count(a) for a in added)
+        if wanted != written:
+            raise _overtaken(path)
+        reach("erase:before-log-commit")
+        gone = {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in part.touched}
+        commit(part.state.lake, path, added, gone, told)
+    except (DeltaError, OSError, pa.ArrowException, duckdb.Error) as error:
+        raise explained(path, error) from error
+    reach("erase:after-log-commit")
+
+
+def _rows(con: duckdb.DuckDBPyConnection, part: Part, file: str) -> Iterator[pa.RecordBatch]:
+    whole = f"d.what = {literal(ALL)}"
+    values = {n: f"CASE WHEN {whole} THEN NULL ELSE l.{n} END" for n in EMPTIED}
+    values["__op"] = f"CASE WHEN {whole} THEN {literal(ERASED)} ELSE l.__op END"
+    values["__before"] = "CASE WHEN d.what IS NULL THEN l.__before END"
+    values["__after"] = f"CASE WHEN {whole} THEN NULL ELSE coalesce(d.after, l.__after) END"
+    items = ", ".join(f"{values.get(n, f'l.{n}')} AS {n}" for n in LOG.names)
+    query = f"""SELECT {items} FROM read_parquet([{literal(file)}], hive_partitioning=false, file_row_number=true) l
+        LEFT JOIN {part.relation} d ON d.file = {literal(file)} AND d.n = l.file_row_number
+        ORDER BY l.file_row_number"""
+    yield from con.cursor().sql(query).to_arrow_reader(_BATCH_ROWS)
+
+
+def commit(lake: Lake, path: str, added: list[AddAction], gone: dict[str, int], told: int | None) -> None:
+    """Commit files in place of others; what was appended meanwhile stays. Raises LakeError when one is gone already."""
+    held = CommitProperties(app_transactions=[Transaction(MARK, told)] if told is not None else [])
+    now = int(time.time() * 1000)
+    for attempt in range(1, ATTEMPTS + 1):
+        table = lake.open(path)
+        if table is None or not gone.keys() <= live_files(table).keys():
+            raise _overtaken(path)
+        removed = [RemoveAction(name, True, now, size, {}) for name, size in gone.items()]
+        try:
+            table.create_write_transaction([*added, *removed], "append", table.schema(), commit_properties=held)
+        except CommitFailedError:
+            # It may have landed all the same.
+            after = lake.open(path)
+            names = {a.path for a in added}
+            if after is not None and names and names <= live_files(after).keys():
+                return
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return
+
+
+def live_files(table: DeltaTable) -> dict[str, int]:
+    """The names of a snapshot's data files, each with its bytes."""
+    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
+    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
+
+
+def _count(added: AddAction) -> int:
+    return int(json.loads(added.stats)["numRecords"])
+
+
+def _overtaken(path: str) -> LakeError:
+    return LakeError(
+        f"{path} was rewritten meanwhile, so nothing more was erased.",
+        why="What was read is no longer what is there.",
+        next="run the same cdc-lake erase once more: it goes on",
+        code="erase_overtaken",
+    )
+
+
+def explained(path: str, error: Exception) -> CdcLakeError:
+    """An error of a library, in words."""
+    if isinstance(error, CdcLakeError):
+        return error
+    full = is_disk_full(error)
+    return LakeError(
+        f"{path} could not be rewritten, so the erasure is not done.",
+        why=first_line(error),
+        next=f"{'free space on the disk, then ' if full else ''}run the same cdc-lake erase once more: it goes on",
+        code="disk_full" if full else "erase_failed",
+    )
