@@ -103,12 +103,13 @@ class TableLog:
         """What goes with `lines`, and where `images`, SQL over a log row, says `all` or `before`. `fills` is a query
         (file, n, after) of images that are another text from now on."""
         name = f"{self.state.lake.own}.erase_rows_{number}"
+        filled = f"SELECT file, n, max(after) AS after FROM ({fills or _NO_FILLS}) GROUP BY ALL"
         self.con.execute(
             f"""CREATE OR REPLACE TABLE {name} AS SELECT r.*, g.after FROM (
                 SELECT __file AS file, file_row_number AS n, __key AS k, sent, __op AS op, __lsn AS lsn,
                 __schema_id AS sid, CASE WHEN {lines.condition} THEN {literal(ALL)} ELSE {images} END AS what
                 FROM {self.relation} l WHERE __op <> {literal(ERASED)}) r
-            LEFT JOIN (SELECT file, n, max(after) AS after FROM ({fills or _NO_FILLS}) GROUP BY ALL) g ON g.file = r.file AND g.n = r.n
+            LEFT JOIN ({filled}) g ON g.file = r.file AND g.n = r.n
             WHERE what IS NOT NULL OR g.n IS NOT NULL"""
         )
         return self._counted(lines.keys, name)

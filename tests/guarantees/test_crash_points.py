@@ -25,6 +25,7 @@ from cdc_lake.local.retail.workload import Workload
 from tests.guarantees.test_landing import check, landed
 from tests.integration.conftest import RunningStack, fresh_database, wait_for
 from tests.projects import Project, make_project
+from tests.unit.test_erase import POINTS as ERASE
 from tests.unit.test_retention import POINTS as RETENTION
 
 SINK = (
@@ -218,4 +219,4 @@ def test_every_point_of_the_code_is_killed_at() -> None:
     # Those of retention are killed at without a stack: see tests/unit/test_retention.py.
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
-    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION)}
+    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *ERASE)}
