@@ -12,6 +12,7 @@ from cdc_lake.errors import EXIT_FAILED, UsageError, suggest
 if TYPE_CHECKING:
     from cdc_lake.events import TableId
     from cdc_lake.project.fold import Folded
+    from cdc_lake.project.snapshot import Lake
 
 _EXAMPLES = "Examples:  cdc-lake fold   ·   cdc-lake fold public.orders public.order_lines   ·   cdc-lake fold --json"
 _WORDS = {"folded": "folded", "current": "nothing new", "overtaken": "another fold was first", "failed": "failed"}
@@ -63,6 +64,13 @@ def find_tables(names: list[str] | None, known: list[TableId]) -> set[TableId] |
             hint = suggest(name, spelled) or "It has no change log in this lake."
             raise UsageError(f"There is no table {name}.", why=hint, next="cdc-lake tables", code="no_table")
     return {spelled[name] for name in names}
+
+
+def find_in_lake(lake: Lake, names: list[str] | None) -> set[TableId] | None:
+    """As `find_tables`, among all tables of a lake."""
+    from cdc_lake.land.layout import list_sources, list_tables
+
+    return find_tables(names, [t for source in list_sources(lake.root) for t in list_tables(lake.root, source)])
 
 
 def _tell(one: Folded) -> None:

@@ -70,15 +70,12 @@ def maintain(
 
 
 def _job(config: Config, tables: list[str] | None, rules: Any, memory_mb: int, *, dry_run: bool) -> Job:
-    from cdc_lake.cli.fold import find_tables
-    from cdc_lake.land.layout import list_sources, list_tables
+    from cdc_lake.cli.fold import find_in_lake
     from cdc_lake.maintain.run import Job
     from cdc_lake.query.session import open_lake
 
     lake = open_lake(config)
-    known = [t for source in list_sources(lake.root) for t in list_tables(lake.root, source)]
-    wanted = find_tables(tables, known)
-    return Job(lake, config.captures, rules, wanted, dry_run=dry_run, memory_mb=memory_mb)
+    return Job(lake, config.captures, rules, find_in_lake(lake, tables), dry_run=dry_run, memory_mb=memory_mb)
 
 
 def _locked(job: Job, *, locked: bool) -> Job:

@@ -73,21 +73,19 @@ def apply(
 
 
 def _job(tables: list[str] | None, memory_mb: int, *, apply: bool) -> Job:
-    from cdc_lake.cli.fold import find_tables
-    from cdc_lake.land.layout import list_sources, list_tables
+    from cdc_lake.cli.fold import find_in_lake
     from cdc_lake.query.session import open_lake
     from cdc_lake.retain.policy import Policy
     from cdc_lake.retain.run import Job
 
     config = output.settings()
     lake = open_lake(config)
-    known = [t for source in list_sources(lake.root) for t in list_tables(lake.root, source)]
 
     def policy(table: Any) -> Policy:
         name, written, hold = config.retained(table)
         return Policy.of(name, written, hold=hold)
 
-    return Job(lake, config.captures, policy, find_tables(tables, known), apply=apply, memory_mb=memory_mb)
+    return Job(lake, config.captures, policy, find_in_lake(lake, tables), apply=apply, memory_mb=memory_mb)
 
 
 def _show(reports: list[Report], *, apply: bool) -> None:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from deltalake.fs import DeltaStorageHandler
 
 from cdc_lake.errors import first_line
 from cdc_lake.land import layout
@@ -113,7 +112,7 @@ def _remove(path: str, options: dict[str, str] | None, made: Path | None) -> Non
                     return
                 folder.rmdir()
             return
-        store = pafs.PyFileSystem(DeltaStorageHandler(path, options))
+        store = layout.open_store(path, options)
         for info in store.get_file_info(pafs.FileSelector("", recursive=True)):
             if info.type == pafs.FileType.File:
                 store.delete_file(info.path)

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.fs as pafs
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 
 from cdc_lake.errors import LakeError, first_line
-from cdc_lake.land.layout import open_delta
+from cdc_lake.land.layout import open_delta, open_store
 from cdc_lake.land.store import REMEMBERED
 
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -53,7 +52,7 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
         return None
     try:
         actions = pa.table(table.get_add_actions(flatten=True))
-        store = pafs.PyFileSystem(DeltaStorageHandler(path, held))
+        store = open_store(path, options)
         commits, old = _commits(store, table.version())
         return Look(
             version=table.version(),

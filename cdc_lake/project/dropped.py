@@ -16,8 +16,7 @@ from deltalake import DeltaTable
 
 from cdc_lake.land.layout import parquet_files
 from cdc_lake.project.files import scan
-
-_NEVER = 1 << 61
+from cdc_lake.project.tail import NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def excused(
         if not mine or not missing:
             continue
         spans = sorted(
-            (*(_between(con, ends, relation, x) if relation is not None else (0, _NEVER)), x.offset, x.dropped)
+            (*(_between(con, ends, relation, x) if relation is not None else (0, NEVER)), x.offset, x.dropped)
             for x in mine
         )
         left = {x.pos: x.rows for x in missing}
@@ -98,9 +97,9 @@ def topics_named(table: str, topics: Collection[str]) -> frozenset[str]:
 def _between(con: duckdb.DuckDBPyConnection, ends: str, relation: str, letter: Letter) -> tuple[int, int]:
     """The positions of the transactions before and behind the letter in its partition."""
     row = con.execute(
-        f"""SELECT max(pos) FILTER (__offset < $2), min(coalesce(pos, {_NEVER})) FILTER (__offset > $2)
+        f"""SELECT max(pos) FILTER (__offset < $2), min(coalesce(pos, {NEVER})) FILTER (__offset > $2)
         FROM {relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
         WHERE __topic = $1 AND __partition = $3 AND __tx_id IS NOT NULL""",
         [letter.topic, letter.offset, letter.partition],
     ).fetchone() or (None, None)
-    return row[0] or 0, row[1] if row[1] is not None else _NEVER
+    return row[0] or 0, row[1] if row[1] is not None else NEVER

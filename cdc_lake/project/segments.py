@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, TableFeatures, Transaction
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from cdc_lake.land.layout import parquet_files
+from cdc_lake.land.layout import open_store, parquet_files
 from cdc_lake.land.store import REMEMBERED
 
 # delta-rs 1.6 panics when it keeps statistics of a DATE 'infinity' or of years past 262142, both legal in PostgreSQL.
@@ -55,7 +53,7 @@ class SegmentWriter:
     def __init__(self, path: str, options: Mapping[str, str] | None, rows_per_file: int) -> None:
         if "://" not in path:
             os.makedirs(path, exist_ok=True)
-        self._store = pafs.PyFileSystem(DeltaStorageHandler(path, dict(options) if options else None))
+        self._store = open_store(path, options)
         self._limit = rows_per_file
         self.rows = 0
 

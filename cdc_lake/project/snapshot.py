@@ -270,15 +270,22 @@ def _whole_where_late(con: duckdb.DuckDBPyConnection, states: list[TableState]) 
     The next fold makes such a table anew from its log.
     """
     late = {s.table for s in states if s.error is None and s.tail.facts.late}
-    whole = [replace(s, base=None, tail=whole_tail(s.log)) if s.table in late else s for s in states]
-    return _surveyed(con, whole) if late else whole
+    return _as_if_never_folded(con, states, late)
 
 
 def _whole_where_rekeyed(con: duckdb.DuckDBPyConnection, shaped: list[TableState]) -> list[TableState]:
     """Tables whose key was redefined since their fold, as if never folded; see `rekey.keyed_otherwise`."""
     others = {s.table for s in shaped if s.shapes is not None and keyed_otherwise(con, s.shapes, s.base, s.tail)}
-    whole = [replace(s, base=None, tail=whole_tail(s.log)) if s.table in others else s for s in shaped]
-    return _surveyed(con, whole) if others else whole
+    return _as_if_never_folded(con, shaped, others)
+
+
+def _as_if_never_folded(
+    con: duckdb.DuckDBPyConnection, states: list[TableState], tables: Collection[TableId]
+) -> list[TableState]:
+    """`states` with those of `tables` from the start of their logs."""
+    if not tables:
+        return states
+    return _surveyed(con, [replace(s, base=None, tail=whole_tail(s.log)) if s.table in tables else s for s in states])
 
 
 def _surveyed_alone(con: duckdb.DuckDBPyConnection, state: TableState) -> TableState:

@@ -30,7 +30,7 @@ RUN = "(__op IN ('r', 'e') AND __lsn IS NOT NULL AND __snapshot NOT IN ('increme
 OPENS_RUN = "__snapshot IN ('first', 'first_in_data_collection')"
 ENDS_RUN = "__snapshot IN ('last', 'last_in_data_collection')"
 # The position of a transaction that has not ended.
-_NEVER = 1 << 61
+NEVER = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _free(tail: Tail, ends: str, cut: int, items: str, visible: str) -> str:
         return f"SELECT {items}, {place} AS pos_tx, {order} FROM {source} f {joined} WHERE {place} <= {cut}"
     # The running maximum: a redelivered transaction does not set later rows back.
     before = f"""(SELECT __topic AS topic, __partition AS part, __offset AS at,
-        max(coalesce(pos, {_NEVER})) OVER (
+        max(coalesce(pos, {NEVER})) OVER (
             PARTITION BY __topic, __partition ORDER BY __offset ROWS UNBOUNDED PRECEDING) AS pos
         FROM {tail.relation} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
         WHERE {tail.unfolded} AND __tx_id IS NOT NULL)"""

@@ -33,10 +33,10 @@ def needs_of_tables(names: Sequence[str], tables: Collection[TableId]) -> Needs:
     return lambda _, table: table in wanted
 
 
-def needs_of_sql(sql: str, tables: Collection[TableId]) -> Needs:
+def needs_of_sql(con: duckdb.DuckDBPyConnection, sql: str, tables: Collection[TableId]) -> Needs:
     """The views that `sql` reads, all of them where its text does not tell: it calls table functions (which may look
     up others by name), names something that is no table of the lake, or is not made of SELECT statements alone."""
-    named = _relations(sql)
+    named = _relations(con, sql)
     if named is None:
         return everything
     relations, local = named
@@ -54,14 +54,14 @@ def needs_of_sql(sql: str, tables: Collection[TableId]) -> Needs:
     return lambda catalogue, table: any(reads(name, catalogue, table) for name in relations)
 
 
-def _relations(sql: str) -> tuple[set[_Name], set[_Name]] | None:
+def _relations(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[set[_Name], set[_Name]] | None:
     """The relations in the text, and the names that it gives itself (WITH)."""
-    with duckdb.connect() as con:
-        try:
-            row = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-        except duckdb.Error:
-            return None
-    tree = json.loads(row[0]) if row is not None else {"error": True}
+    try:
+        # To the end: with rows left to read, a connection can do nothing else.
+        ((text,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    except duckdb.Error:
+        return None
+    tree = json.loads(text)
     if tree["error"]:
         return None
     relations, local = set[_Name](), set[_Name]()

@@ -89,7 +89,7 @@ def open_session(
         if as_of is not None:
             sources = sources_as_of(con, sources, as_of)
         attach(con)
-        create_views(con, sources, _needs([t.table for s in sources for t in s.tables], tables, sql))
+        create_views(con, sources, _needs(con, [t.table for s in sources for t in s.tables], tables, sql))
         create_lake_views(con, open_lake(settings), sources)
         create_moment_macros(con, sources)
     except BaseException:
@@ -98,7 +98,9 @@ def open_session(
     return Session(con, sources)
 
 
-def _needs(known: Collection[TableId], tables: Sequence[str] | None, sql: str | None) -> Needs:
+def _needs(
+    con: duckdb.DuckDBPyConnection, known: Collection[TableId], tables: Sequence[str] | None, sql: str | None
+) -> Needs:
     if tables is not None:
         return needs_of_tables(tables, known)
-    return everything if sql is None else needs_of_sql(sql, known)
+    return everything if sql is None else needs_of_sql(con, sql, known)

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -155,7 +156,8 @@ class Verifier:
             ahead = _fold_is_ahead(con, state, side)
             report = Report(self.source, side.lsn, side.transactions, reached)
             for entry in entries:
-                found = self._compare(con, side, state, entry, (position, cut))
+                compare = partial(self._compare, con, side, state, entry, (position, cut))
+                found = self._with_memory(con, f"{entry['schema']}.{entry['table']}", compare)
                 table = found.report
                 if mend is not None or not table.ok:
                     table.cause = _why(
@@ -183,30 +185,23 @@ class Verifier:
             time.sleep(_POLL_SECONDS)
         return marker is None
 
-    def _compare(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        side: SourceSide,
-        state: SourceState,
-        entry: Mapping[str, Any],
-        place: tuple[int, int],
-    ) -> Found:
-        """One table; a value of which several copies do not fit into the memory gets more, as far as there is some."""
+    def _with_memory(self, con: duckdb.DuckDBPyConnection, table: str, compare: Callable[[], Found]) -> Found:
+        """What `compare` finds; a value of which several copies do not fit gets more memory, while there is some."""
         reason = ""
         for megabytes in _memory_steps(self.memory_mb):
             con.execute(f"SET memory_limit = '{megabytes}MB'")
             try:
-                return self._compare_within(con, side, state, entry, place)
+                return compare()
             except duckdb.OutOfMemoryException as error:
                 reason = first_line(error)
         raise LakeError(
-            f"{entry['schema']}.{entry['table']} cannot be compared: its values do not fit into the memory.",
+            f"{table} cannot be compared: its values do not fit into the memory.",
             why=reason,
             next="run cdc-lake verify where there is more memory",
             code="verify_memory",
         )
 
-    def _compare_within(
+    def _compare(
         self,
         con: duckdb.DuckDBPyConnection,
         side: SourceSide,
@@ -227,7 +222,6 @@ class Verifier:
         erased = self._erased(name) if keyed else ("", frozenset[str]())
         comparison = Comparison(con, side.connection, name, pairs(columns, lake, keyed), rows, erased)
         return Found(comparison, comparison.run(), state, table, entry, side, *place)
-
 
     def _erased(self, table: TableId) -> tuple[str, frozenset[str]]:
         """The salt, and the hashes of keys that were erased from the table."""

@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 
+from cdc_lake.land.layout import open_store
 from cdc_lake.land.tables import LOG
 
 # Columns whose bounds are written down, and those that hardly repeat.
@@ -73,7 +72,7 @@ class LogWriter:
 
     def write(self, batches: Iterator[pa.RecordBatch]) -> list[AddAction]:
         """Write all rows in their order."""
-        store = pafs.PyFileSystem(DeltaStorageHandler(self.path, dict(self.options) if self.options else None))
+        store = open_store(self.path, self.options)
         groups, added = _grouped(batches), list[AddAction]()
         group = next(groups, None)
         while group is not None:

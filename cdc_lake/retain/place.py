@@ -16,11 +16,8 @@ from cdc_lake.land.dead_letters import Letter
 from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.project.runs import Run, find_runs, relation_of
 from cdc_lake.project.snapshot import TableState
-from cdc_lake.project.tail import RUN, Facts, whole_tail
+from cdc_lake.project.tail import NEVER, RUN, Facts, whole_tail
 from cdc_lake.sqltext import literal
-
-# The position of a transaction that has not ended.
-_NEVER = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Places:
         for number, path in enumerate(table.log.paths):
             con.execute(
                 f"""INSERT INTO {raw} SELECT {number}, file_row_number, __topic, __partition, __offset,
-                __tx_id IS NOT NULL, CASE WHEN __tx_id IS NOT NULL THEN coalesce(e.pos, {_NEVER}) END,
+                __tx_id IS NOT NULL, CASE WHEN __tx_id IS NOT NULL THEN coalesce(e.pos, {NEVER}) END,
                 CASE WHEN __tx_id IS NULL THEN __tx_order END, CASE WHEN {RUN} THEN __lsn END
                 FROM read_parquet([{literal(path)}], hive_partitioning=false, file_row_number=true) l
                 LEFT JOIN {ends} e ON e.tx_id = l.__tx_id"""
@@ -88,7 +85,7 @@ class Places:
         """How far rows may go when the horizon is at the position `wanted`."""
         found = self._bound_by_fold(wanted)
         # The newest change stays: it tells the shape that the table has now.
-        newest = self.one("max(place)", f"streamed AND place < {_NEVER}")
+        newest = self.one("max(place)", f"streamed AND place < {NEVER}")
         found = replace(found, position=min(found.position, self.before(newest)))
         for letter in letters:
             found = self._below_letter(found, letter)

@@ -15,7 +15,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.events import TopicPartition
-from cdc_lake.land.layout import local_path, log_path, open_delta
+from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.land.starts import START, start_of, start_topic, start_transactions
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.files import scan
@@ -88,7 +88,7 @@ def find_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places
 
 def _sizes(state: SourceState, table: TableState) -> dict[str, int]:
     path = log_path(state.lake.root, state.source, table.table)
-    log = open_delta(path, dict(state.lake.options) if state.lake.options else None)
+    log = state.lake.open(path)
     if log is None:
         return {}
     actions = pa.table(log.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
@@ -179,7 +179,7 @@ def _commit(path: str, state: SourceState, places: Places, trim: Trim, added: li
     names = {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in trim.touched}
     held = CommitProperties(app_transactions=start_transactions(trim.position, trim.kept))
     for attempt in range(1, _ATTEMPTS + 1):
-        log = open_delta(path, dict(state.lake.options) if state.lake.options else None)
+        log = state.lake.open(path)
         if log is None or start_of(log) != places.table.log.start or not names.keys() <= _live(log):
             raise _overtaken(places)
         gone = [RemoveAction(n, True, added[0].modification_time if added else 0, s, {}) for n, s in names.items()]
@@ -187,7 +187,7 @@ def _commit(path: str, state: SourceState, places: Places, trim: Trim, added: li
             log.create_write_transaction([*added, *gone], "append", log.schema(), commit_properties=held)
         except CommitFailedError:
             # It may have landed all the same: then the log begins where it should.
-            now = open_delta(path, dict(state.lake.options) if state.lake.options else None)
+            now = state.lake.open(path)
             if now is not None and start_of(now) == trim.position:
                 return
             if attempt == _ATTEMPTS:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -25,6 +21,7 @@ from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.snapshot import Lake, prepare, read_source
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, config
+from tests.unit.test_project_fold import fold_until_killed
 from tests.unit.test_project_model import play
 
 ORDERS, BAG = TableId("public", "orders"), TableId("public", "bag")
@@ -209,20 +206,12 @@ def test_a_patch_over_a_newer_writing_of_the_table_does_not_count(feed: Feed, mo
 def test_a_fold_of_a_part_killed_at_any_point_loses_and_doubles_nothing(
     feed: Feed, point: str, patch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = (
-        "import sys; from cdc_lake.project import rules; from cdc_lake.project.fold import fold_source;"
-        "from cdc_lake.project.snapshot import Lake; rules._WHOLE_SHARE = 0; rules._FILE_ROWS = 10;"
+    setup = (
+        "from cdc_lake.project import rules; rules._WHOLE_SHARE = 0; rules._FILE_ROWS = 10;"
         f"rules._FEW_ROWS, rules._TIMES, rules._PATCH_SHARE = {(0, 0, 0) if patch else (99, 9, 0)};"
-        "list(fold_source(Lake(sys.argv[1]), sys.argv[2], lambda table: True))"
     )
     update(feed, 1, 11, 45, delete=(5,))
-    killed = subprocess.run(
-        [sys.executable, "-c", script, lake(feed).root, SOURCE],
-        env={**os.environ, "CDC_LAKE_CRASH_AT": point},
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    fold_until_killed(feed, point, setup=setup)
     assert current(feed) == feed.expected(ORDERS)
     update(feed, 2, 11)
     if patch:

@@ -67,16 +67,22 @@ class Recorded(Workload):
             self.feed.snapshot(self.chance.choice((A, B)))
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_history_and_every_past_moment_equal_the_model(tmp_path: Path, seed: int) -> None:
-    chance = Random(seed)
-    feed = Feed(tmp_path, (A, B), (BAG,), partitions=chance.choice([1, 2, 3]))
+def begun(folder: Path, chance: Random) -> tuple[Feed, Recorded]:
+    """A source of three tables with a row each."""
+    feed = Feed(folder, (A, B), (BAG,), partitions=chance.choice([1, 2, 3]))
     workload = Recorded(feed, chance)
     first = feed.begin()
     first.insert(A, 1, 1, "long text")
     first.insert(B, 1, 1, None)
     first.bag_insert(BAG, {"id": 1, "qty": 1, "note": None})
     workload.chronicle.commit(first)
+    return feed, workload
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_history_and_every_past_moment_equal_the_model(tmp_path: Path, seed: int) -> None:
+    chance = Random(seed)
+    feed, workload = begun(tmp_path, chance)
     feed.land()
     for _ in range(chance.randrange(2, 4)):
         for _ in range(chance.randrange(1, 10)):

@@ -37,6 +37,21 @@ def feed(tmp_path: Path) -> Feed:
     return feed
 
 
+def fold_until_killed(feed: Feed, point: str, *, setup: str = "") -> None:
+    """Fold in a process of its own, after the statements `setup`; it kills itself at `point`."""
+    script = (
+        f"import sys; {setup}from cdc_lake.project.fold import fold_source; from cdc_lake.project.snapshot import Lake;"
+        "list(fold_source(Lake(sys.argv[1]), sys.argv[2], lambda table: True))"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script, lake(feed).root, SOURCE],
+        env={**os.environ, "CDC_LAKE_CRASH_AT": point},
+        check=False,
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+
 def change(feed: Feed, key: int) -> None:
     tx = feed.begin()
     if key in feed.rows[ORDERS]:
@@ -91,17 +106,7 @@ def test_a_second_fold_finds_nothing_new_and_writes_nothing(feed: Feed) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_fold_killed_at_any_point_loses_and_doubles_nothing(feed: Feed, point: str) -> None:
-    script = (
-        "import sys; from cdc_lake.project.fold import fold_source; from cdc_lake.project.snapshot import Lake;"
-        "list(fold_source(Lake(sys.argv[1]), sys.argv[2], lambda table: True))"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, lake(feed).root, SOURCE],
-        env={**os.environ, "CDC_LAKE_CRASH_AT": point},
-        check=False,
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    fold_until_killed(feed, point)
     assert current(feed) == feed.expected(ORDERS)
 
     fold(feed)

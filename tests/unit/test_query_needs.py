@@ -58,7 +58,7 @@ def views(session: Session) -> set[tuple[str, str, str]]:
     ],
 )
 def test_only_what_a_query_names_is_needed(sql: str, read: set[tuple[str, TableId]]) -> None:
-    needs = needs_of_sql(sql, TABLES)
+    needs = needs_of_sql(duckdb.connect(), sql, TABLES)
     assert {(c, t) for c in ("current", "changes", "history") for t in TABLES if needs(c, t)} == read
 
 
@@ -78,7 +78,7 @@ def test_only_what_a_query_names_is_needed(sql: str, read: set[tuple[str, TableI
     ],
 )
 def test_everything_is_needed_where_the_text_does_not_tell(sql: str) -> None:
-    assert needs_of_sql(sql, TABLES) is everything
+    assert needs_of_sql(duckdb.connect(), sql, TABLES) is everything
 
 
 def test_a_session_for_a_query_has_no_other_views(feed: Feed) -> None:
@@ -86,6 +86,12 @@ def test_a_session_for_a_query_has_no_other_views(feed: Feed) -> None:
     assert views(session) == {("changes", "public", "orders")}
     assert session.connection.sql("SELECT count(*) FROM changes.public.orders").fetchall() == [(1,)]
     assert set(session.tables) == {ORDERS, ODD}
+
+
+def test_a_session_for_a_query_that_reads_no_table_has_no_views(feed: Feed) -> None:
+    session = open_session(config(feed.folder), sql="SELECT count(*) FROM lake.transactions")
+    assert views(session) == set()
+    assert session.connection.sql("SELECT count(*) FROM lake.tables").fetchall() == [(2,)]
 
 
 def test_a_connection_of_named_tables_has_their_three_views(feed: Feed) -> None:

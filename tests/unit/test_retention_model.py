@@ -22,8 +22,8 @@ from cdc_lake.query.history_views import history_view
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, Report, retain
 from tests.lake_model import SOURCE, Feed
-from tests.unit.test_history_model import Recorded, opened, rows_at
-from tests.unit.test_project_model import BAG, TABLES, A, B
+from tests.unit.test_history_model import begun, opened, rows_at
+from tests.unit.test_project_model import TABLES
 
 _START = datetime(2026, 11, 24, tzinfo=UTC)
 _KEPT = timedelta(hours=1)
@@ -107,13 +107,7 @@ def check_now(folder: Path, feed: Feed) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_what_the_kept_window_shows_is_the_same_however_often_older_changes_go(tmp_path: Path, seed: int) -> None:
     chance = Random(seed)
-    feed = Feed(tmp_path, (A, B), (BAG,), partitions=chance.choice([1, 2, 3]))
-    workload = Recorded(feed, chance)
-    first = feed.begin()
-    first.insert(A, 1, 1, "long text")
-    first.insert(B, 1, 1, None)
-    first.bag_insert(BAG, {"id": 1, "qty": 1, "note": None})
-    workload.chronicle.commit(first)
+    feed, workload = begun(tmp_path, chance)
     done = 0
     for round_ in range(3):
         for _ in range(chance.randrange(6, 16)):
