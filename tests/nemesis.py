@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -119,7 +120,7 @@ class Reader:
     """Opens a connection, checks the invariants, closes it, and so on."""
 
     def __init__(self, config: Path, told: Told) -> None:
-        self._config, self._told = load_config(config), told
+        self._folder, self._config, self._told = config.parent, load_config(config), told
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="reader", daemon=True)
         self._last = 0
@@ -140,6 +141,13 @@ class Reader:
             except Exception as error:  # a thread has nobody to raise to
                 self._told.wrong.append(f"a reader failed: {type(error).__name__}: {error}")
 
+    def _keep(self, position: int) -> None:
+        """The lake as it is now, for who looks into it: what was seen may be gone when the run ends."""
+        to = os.environ.get("NEMESIS_KEEP")
+        if to and not (kept := Path(to) / f"at-{position}").exists():
+            with contextlib.suppress(shutil.Error):  # a file that was written aside and is gone again
+                shutil.copytree(self._folder, kept)
+
     def look(self) -> None:
         """One connection: all invariants at its cut, and the cut is not behind the one before."""
         session = open_session(self._config)
@@ -152,6 +160,7 @@ class Reader:
                 row = session.connection.execute(query).fetchone()
                 if row is None or row[0] != answer:
                     self._told.wrong.append(f"at {session.cut}: {claim}: {row}, not {answer}")
+                    self._keep(position)
             self._told.reads += 1
             self._told.moments.add(position)
         finally:

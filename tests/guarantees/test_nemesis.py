@@ -1,6 +1,7 @@
 """All promises at once, on the real parts, while they are killed, paused and restarted.
 
-`NEMESIS=7 python -m pytest tests/guarantees/test_nemesis.py` chooses the seed; `make soak MINUTES=30` runs for so long.
+`NEMESIS=7 python -m pytest tests/guarantees/test_nemesis.py` chooses the seed; `make soak MINUTES=30` runs for so long;
+with `NEMESIS_KEEP=FOLDER` the project is copied there at the moment a reader sees something wrong.
 """
 
 from __future__ import annotations
