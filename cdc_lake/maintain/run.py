@@ -108,6 +108,7 @@ def _parts(job: Job, source: str) -> list[Part]:
             Part(source, "schemas", layout.schemas_path(root, source)),
             Part(source, "dead_letters", layout.dead_letters_path(root, source)),
             Part(source, "dead_letter_decisions", layout.decisions_path(root, source)),
+            Part(source, "erasures", layout.erasures_path(root, source)),
         ]
     return found
 

@@ -21,6 +21,7 @@ from cdc_lake.config import load_config
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
 from cdc_lake.land.dead_letters import DeadLetters
+from cdc_lake.land.lock import sole_rewriter
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.snapshot import Lake
@@ -199,6 +200,41 @@ def test_the_earlier_keys_of_a_row_go_with_it_and_a_key_that_another_row_had_sta
     assert [r for r in query(feed.folder, other) if r[0] == 400] == kept
     rebuild_table(Lake(str(feed.folder / "lake")), SOURCE, lambda _: True, CUSTOMERS)
     assert rows_of(feed, CUSTOMERS) == feed.expected(CUSTOMERS)
+
+
+@pytest.mark.parametrize("first", ["retention", "erase"])
+def test_retention_and_erasure_do_not_get_into_each_others_way(
+    feed: Feed, first: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fold(feed.folder)
+    with (feed.folder / "cdc-lake.yaml").open("a") as file:
+        file.write("retention: {classes: {brief: {log: 1s}}, default: brief}\n")
+    current = [r for r in rows_of(feed, CUSTOMERS) if r[0] != 2]
+    commands = [["retention", "apply"], ["erase", "customers", "2", "--now"]]
+    for words in commands if first == "retention" else reversed(commands):
+        code, document = run(feed.folder, *words, capfd=capfd)
+        assert code == 0, document
+    tx = feed.begin()
+    tx.update(CUSTOMERS, 1, 4711)
+    tx.commit()
+    feed.land()
+    fold(feed.folder)
+    code, document = run(feed.folder, "retention", "apply", "customers", capfd=capfd)
+    assert code == 0, [(t["table"], t["outcome"], t["why"]) for t in document["tables"]]
+    current[0] = (1, 4711, "a long text")
+    assert rows_of(feed, CUSTOMERS) == current
+    assert rebuild_table(Lake(str(feed.folder / "lake")), SOURCE, lambda _: True, CUSTOMERS).error is None
+    assert rows_of(feed, CUSTOMERS) == current
+    assert cut_of(feed)[1:] == ("00013", ())
+    history = "SELECT DISTINCT id FROM history.public.customers WHERE __valid_to IS NULL ORDER BY id"
+    assert query(feed.folder, history) == [(r[0],) for r in current]
+
+
+def test_a_second_rewriter_is_told_to_wait(feed: Feed, capfd: pytest.CaptureFixture[str]) -> None:
+    with sole_rewriter(str(feed.folder / "lake")):
+        code, document = run(feed.folder, "erase", "customers", str(KEY), capfd=capfd)
+    assert (code, document["error"]["code"]) == (1, "maintain_busy")
+    assert holding(feed.folder, CANARY)
 
 
 def test_a_key_that_its_row_left_names_the_one_that_it_has(feed: Feed, capfd: pytest.CaptureFixture[str]) -> None:

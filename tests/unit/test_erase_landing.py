@@ -121,6 +121,21 @@ def test_a_new_row_under_an_erased_key_lands_and_can_be_erased_too(kafka: Memory
     assert (people(tmp_path), holding(tmp_path, "77001")) == (([(2, "Joseph")], "6", False), [])
 
 
+def test_each_key_has_its_own_position_up_to_which_it_is_erased(kafka: MemoryKafka, tmp_path: Path) -> None:
+    """The new row is older than what was erased of another key later."""
+    new = sent("4", 400, ("c", {"id": 77_001, "name": "somebody else"}))
+    produce(kafka, FIRST, SECOND, THIRD)
+    land(kafka, tmp_path)
+    erased(tmp_path)
+    produce(kafka, new, sent("5", 500, ("d", JOE)))
+    land(kafka, tmp_path)
+    erased(tmp_path, 2)
+    produce(kafka, new)
+    land(kafka, tmp_path)
+    assert [r["__op"] for r in log_rows(tmp_path, "people")][-1] == "c"
+    assert people(tmp_path) == ([(77_001, "somebody else")], "5", False)
+
+
 def test_a_running_sink_learns_of_an_erasure_with_its_next_commit(kafka: MemoryKafka, tmp_path: Path) -> None:
     produce(kafka, FIRST)
     land(kafka, tmp_path)
