@@ -114,11 +114,13 @@ def _words(report: Report, job: Job) -> list[str]:
 
 def _until(report: Report, job: Job) -> str:
     if job.delete:
-        return f"{report.files:,} replaced files were deleted."
+        return f"Replaced files that were deleted: {report.files:,}"
+    if not report.files:
+        return "No replaced file is left."
     when = (datetime.now(UTC) + _KEPT).date().isoformat()
     return (
-        f"Replaced files still hold it, for open readers: cdc-lake maintain deletes them from {when} on. "
-        "To delete them now: the same with --now"
+        f"Replaced files that open readers may need still hold it: {report.files:,}; cdc-lake maintain deletes them "
+        f"from {when} on. To delete them now: the same with --now"
     )
 
 
@@ -173,8 +175,8 @@ def _document(report: Report, job: Job) -> dict[str, Any]:
         "dead_letters": [x.id for x in report.letters],
         "erased_before": [str(t) for t in report.remains],
         "in_source": bool(sum(p.living for p in report.parts)),
-        "replaced_files": "deleted" if job.delete and job.apply else "kept",
-        "deleted_files": report.files,
+        "deleted_files": report.files if job.delete else 0,
+        "replaced_files": 0 if job.delete else report.files,
         "proof": _proof(report),
         "not_reached": _beyond(report),
     }

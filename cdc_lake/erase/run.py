@@ -33,6 +33,7 @@ from cdc_lake.land.dead_letters import Letter
 from cdc_lake.land.erasures import Erasures, add_entries, hashed, read_erasures
 from cdc_lake.land.layout import dead_letters_path, list_sources, log_path, model_paths
 from cdc_lake.land.store import DeltaStore
+from cdc_lake.project.base import WHOLE_NUMBERS
 from cdc_lake.project.fold import fold_connection, rebuild_table
 from cdc_lake.project.snapshot import Lake, SourceState, TableState, read_source
 from cdc_lake.query.keys import find_keys, find_table, read_key
@@ -61,7 +62,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Report:
     """What goes or went. `parts` are the tables with rows of the person, `letters` dead letters, `remains` tables from
-    which something was erased earlier. `files` says how many replaced files were deleted; `beyond` what is not reached.
+    which something was erased earlier. `files` says how many replaced files were deleted, or, without `delete`,
+    are left; `beyond` what is not reached.
     """
 
     source: str
@@ -99,7 +101,7 @@ def erase(job: Job, tell: Tell) -> Report:
             if not job.apply or (report is not first and not report.parts):
                 return first
             files = work.apply(report)
-            first = replace(first, files=first.files + files)
+            first = replace(first, files=first.files + files if job.delete else files)
             if not report.parts:
                 return first
     return first if first is not None else report
@@ -185,7 +187,7 @@ class _Work:
             mark(part, told)
         empty_letters(lake, source, report.letters)
         for part in report.parts:
-            self.tell(f"{part.table.table}: {part.rows:,} rows of the log")
+            self.tell(f"{part.table.table}: rows of the log that lose their contents: {part.rows:,}")
             empty_rows(self.con, part, told)
         files = 0
         found = read_erasures(DeltaStore(_options(lake)), lake.root, source)
@@ -207,9 +209,8 @@ class _Work:
         for path in paths:
             clear_bounds(self.job.lake, path)
             reach("erase:after-bounds")
-            if self.job.delete:
-                files += delete_replaced(self.job.lake, path)
-                reach("erase:after-delete")
+            files += delete_replaced(self.job.lake, path, dry_run=not self.job.delete)
+            reach("erase:after-delete")
         return files
 
     def _write_list(self, report: Report) -> int:
@@ -312,4 +313,7 @@ def _asked(con: duckdb.DuckDBPyConnection, table: TableState, key: str) -> str:
 
 def _where(table: TableState, key: str) -> str:
     """The SQL condition for the row, as a person would write it."""
-    return " AND ".join(f"{ident(n)} = {literal(v)}" for n, v in _values(table, key).items())
+    columns = table.shapes.target.key_columns if table.shapes is not None else []
+    numbers = {c.name for c in columns if c.lake_type in WHOLE_NUMBERS}
+    spelled = {n: v if n in numbers and v.isdecimal() else literal(v) for n, v in _values(table, key).items()}
+    return " AND ".join(f"{ident(n)} = {v}" for n, v in spelled.items())

@@ -113,8 +113,8 @@ def _without(stats: str) -> str:
     return json.dumps({k: v for k, v in json.loads(stats).items() if k not in ("minValues", "maxValues")})
 
 
-def delete_replaced(lake: Lake, path: str) -> int:
-    """Delete the files of the table at `path` that no commit's newest state names; how many.
+def delete_replaced(lake: Lake, path: str, *, dry_run: bool) -> int:
+    """Delete the files of the table at `path` that it no longer has, or only count them; how many.
 
     A file that no commit ever named goes after a day: it may be of a writer who is about to commit it.
     Raises LakeError.
@@ -127,7 +127,7 @@ def delete_replaced(lake: Lake, path: str) -> int:
         gone = set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
         found = {i.path: i for i in store.get_file_info(pafs.FileSelector("")) if i.type == pafs.FileType.File}
         chosen = [n for n in _replaced(table, found) if n in gone or _forgotten(found[n])]
-        for name in chosen:
+        for name in () if dry_run else chosen:
             store.delete_file(name)
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise explained(path, error) from error
