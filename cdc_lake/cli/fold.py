@@ -41,7 +41,7 @@ def fold(
 
     config = output.settings()
     lake = open_lake(config)
-    known = {source: list_tables(lake.root, source) for source in list_sources(lake.root)}
+    known = {source: list_tables(lake.root, source, lake.options) for source in list_sources(lake.root, lake.options)}
     wanted = find_tables(tables, [t for found in known.values() for t in found])
     done = []
     for source in known:
@@ -70,7 +70,10 @@ def find_in_lake(lake: Lake, names: list[str] | None) -> set[TableId] | None:
     """As `find_tables`, among all tables of a lake."""
     from cdc_lake.land.layout import list_sources, list_tables
 
-    return find_tables(names, [t for source in list_sources(lake.root) for t in list_tables(lake.root, source)])
+    return find_tables(
+        names,
+        [t for source in list_sources(lake.root, lake.options) for t in list_tables(lake.root, source, lake.options)],
+    )
 
 
 def _tell(one: Folded) -> None:

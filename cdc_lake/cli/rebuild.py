@@ -27,16 +27,14 @@ def rebuild(
 
     Readers see the old fold until the new one is whole. It mends a fold that was damaged or changed by hand.
     """
-    import shutil
-
     from cdc_lake.cli.fold import find_tables
-    from cdc_lake.land.layout import current_path, list_sources, list_tables, patch_path
+    from cdc_lake.land.layout import current_path, list_sources, list_tables, patch_path, remove_all
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
 
     config = output.settings()
     lake = open_lake(config)
-    known = {source: list_tables(lake.root, source) for source in list_sources(lake.root)}
+    known = {source: list_tables(lake.root, source, lake.options) for source in list_sources(lake.root, lake.options)}
     (wanted,) = find_tables([table], [t for found in known.values() for t in found]) or set()
     source = next(s for s, found in known.items() if wanted in found)
     for path in (current_path(lake.root, source, wanted), patch_path(lake.root, source, wanted)):
@@ -44,7 +42,7 @@ def rebuild(
             lake.open(path)
         except LakeError:
             # Its Delta log cannot be read, so there is nothing to swap: it is only derived, and made anew from the log.
-            shutil.rmtree(path)
+            remove_all(path, lake.options)
     output.say(f"{wanted}: folding from the start of its log")
     done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb)
     if done.error is not None:

@@ -59,7 +59,7 @@ def clean_models(
 
 
 def _models(lake: Lake, source: str, table: TableId) -> Iterator[tuple[str, DeltaTable]]:
-    for kind, path in model_paths(lake.root, source, table).items():
+    for kind, path in model_paths(lake.root, source, table, lake.options).items():
         model = lake.open(path)
         if model is not None:
             yield kind, model
@@ -97,7 +97,7 @@ def _holds(con: duckdb.DuckDBPyConnection, model: DeltaTable, salt: str, hashes:
 
 def _clear_patch(lake: Lake, source: str, table: TableId) -> None:
     """Empty a patch that lies over nothing: what was below it has been written anew."""
-    path = model_paths(lake.root, source, table)[_PATCH]
+    path = model_paths(lake.root, source, table, lake.options)[_PATCH]
     patch = lake.open(path)
     if patch is None:
         return

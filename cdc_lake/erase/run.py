@@ -124,7 +124,7 @@ class _Work:
     @classmethod
     def begin(cls, con: duckdb.DuckDBPyConnection, job: Job, tell: Tell) -> _Work:
         lake = job.lake
-        sources = list_sources(lake.root)
+        sources = list_sources(lake.root, lake.options)
         states = [read_source(con, lake, s, job.captured, number=i) for i, s in enumerate(sources)]
         session = Session(con, tuple(states))
         state, table = find_table(session, job.table)
@@ -201,7 +201,7 @@ class _Work:
         rebuild = partial(rebuild_table, lake, source, self.job.captured, memory_mb=self.job.memory_mb)
         if clean_models(self.con, lake, source, table, found, rebuild=rebuild):
             self.tell(f"{table}: its read models were made anew")
-        paths = model_paths(lake.root, source, table)
+        paths = model_paths(lake.root, source, table, lake.options)
         return self._clear([log_path(lake.root, source, table), *paths.values()])
 
     def _clear(self, paths: list[str]) -> int:

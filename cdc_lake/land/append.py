@@ -18,9 +18,18 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.errors import DISK_FULL, LakeError, PartitionFenced, first_line, is_disk_full
+from cdc_lake.errors import (
+    DISK_FULL,
+    CdcLakeError,
+    LakeError,
+    PartitionFenced,
+    UnavailableError,
+    first_line,
+    is_disk_full,
+)
 from cdc_lake.events import RecordBatch, TopicPartition
 from cdc_lake.land.store import DeltaStore, Store
+from cdc_lake.land.store_errors import is_named, is_refusal, store_error
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +159,7 @@ class AppendTable:
         delay = 0.2
         attempted = False
         while True:
-            table = self.open()
+            table = self._await(deadline)
             if self._landed(table, spans, attempted=attempted):
                 return 0
             ends = self._ends(spans)
@@ -173,6 +182,17 @@ class AppendTable:
             self._expected.update(ends)
             self._recorded.update(generations)
             return int(fresh.num_rows)
+
+    def _await(self, deadline: float) -> DeltaTable | None:
+        """A fresh handle; waits for a store that does not answer."""
+        while True:
+            try:
+                return self.open()
+            except UnavailableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("%s Trying again.", error.message)
+                self._store.pause(1.0)
 
     def _landed(self, table: DeltaTable | None, spans: list[Span], *, attempted: bool) -> bool:
         """Whether an attempt that was reported as failed is there after all; raises PartitionFenced."""
@@ -215,7 +235,9 @@ class AppendTable:
         fitting = rows.select(self.schema.names).cast(self.schema)
         self._store.append(self.path, table, fitting, description=self._description, transactions=transactions)
 
-    def _explained(self, error: Exception) -> LakeError:
+    def _explained(self, error: Exception) -> CdcLakeError:
+        if is_named(self.path, error):
+            return store_error(self.path, error)
         if is_disk_full(error):
             return LakeError(
                 f"The disk that holds {self.path} is full.",
@@ -251,6 +273,8 @@ def _unseen(rows: pa.Table, spans: list[Span], stored: Mapping[TopicPartition, i
 def _may_pass(error: Exception) -> bool:
     """Whether trying again can help: a lost race or a store's hiccup, but not a full disk or a missing right."""
     text = str(error)
+    if is_refusal(text):
+        return False
     final = (
         "Permission denied",
         *DISK_FULL,

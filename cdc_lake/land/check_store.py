@@ -69,7 +69,7 @@ def read_tables(root: str, source: str, options: dict[str, str] | None = None) -
         layout.decisions_path(root, source),
     ]
     try:
-        tables = layout.list_tables(root, source)
+        tables = layout.list_tables(root, source, options)
     except (OSError, pa.ArrowException) as error:
         raise LakeError(
             f"The lake at {root} cannot be read.",

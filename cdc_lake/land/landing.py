@@ -63,6 +63,7 @@ class Landing:
         store: Store | None = None,
     ) -> None:
         self._root, self._source = root, source
+        self._options = options
         self._store = store or DeltaStore(options)
         self._transaction_topic = transaction_topic
         self._dead = self._table(layout.dead_letters_path(root, source), tables.DEAD_LETTERS, contiguous=False)
@@ -153,7 +154,7 @@ class Landing:
         return AppendTable(path, schema, store=self._store, contiguous=contiguous)
 
     def _read_routes(self) -> None:
-        for table in layout.list_tables(self._root, self._source):
+        for table in layout.list_tables(self._root, self._source, self._options):
             handle = self._log(table).open()
             if handle is None:
                 del self._logs[table]

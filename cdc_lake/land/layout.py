@@ -19,6 +19,7 @@ once more than they were encoded and then looks into another folder.
 from __future__ import annotations
 
 import os
+import shutil
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
+from cdc_lake.land.store_errors import is_named, store_error
 
 _PLAIN = set(string.ascii_letters + string.digits + "-_")
 
@@ -91,25 +93,25 @@ def erasures_path(root: str, source: str) -> str:
     return _join(root, source, "erasures")
 
 
-def model_paths(root: str, source: str, table: TableId) -> dict[str, str]:
+def model_paths(root: str, source: str, table: TableId, options: Mapping[str, str] | None = None) -> dict[str, str]:
     """Where the Delta tables that are made of a table's log may be, by the name of their kind."""
     home = _join(root, source)
-    kinds = sorted({decode_name(k) for k in _folders(home)} - {"log"})
+    kinds = sorted({decode_name(k) for k in _folders(home, options)} - {"log"})
     return {kind: _join(root, source, kind, table.schema, table.name) for kind in kinds}
 
 
-def list_sources(root: str) -> list[str]:
+def list_sources(root: str, options: Mapping[str, str] | None = None) -> list[str]:
     """Sources that have anything in the lake."""
-    return sorted(decode_name(s) for s in _folders(root))
+    return sorted(decode_name(s) for s in _folders(root, options))
 
 
-def list_tables(root: str, source: str) -> list[TableId]:
+def list_tables(root: str, source: str, options: Mapping[str, str] | None = None) -> list[TableId]:
     """Source tables that have a change log."""
     log = f"{_join(root, source)}/log"
     return sorted(
         TableId(decode_name(schema), decode_name(table))
-        for schema in _folders(log)
-        for table in _folders(f"{log}/{schema}")
+        for schema in _folders(log, options)
+        for table in _folders(f"{log}/{schema}", options)
     )
 
 
@@ -124,6 +126,8 @@ def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable |
     except TableNotFoundError:
         return None
     except Exception as error:
+        if is_named(path, error):
+            raise store_error(path, error) from error
         raise LakeError(
             f"The Delta table {path} cannot be read.",
             why=first_line(error),
@@ -135,6 +139,19 @@ def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable |
 def open_store(path: str, options: Mapping[str, str] | None) -> pafs.FileSystem:
     """The files below `path`, whatever store delta-rs reaches them in; paths in it are relative."""
     return pafs.PyFileSystem(DeltaStorageHandler(path, dict(options) if options else None))
+
+
+def remove_all(path: str, options: Mapping[str, str] | None) -> None:
+    """Delete every file below `path`. Raises OSError; what was deleted until then is gone."""
+    if "://" not in path:
+        shutil.rmtree(path)
+        return
+    store = open_store(path, options)
+    # A table whose log is gone is no table: nothing is left that names files which are not there.
+    infos = store.get_file_info(pafs.FileSelector("", recursive=True))
+    for info in sorted(infos, key=lambda i: not i.path.startswith("_delta_log")):
+        if info.type == pafs.FileType.File:
+            store.delete_file(info.path)
 
 
 def parquet_files(table: DeltaTable) -> list[str]:
@@ -149,7 +166,7 @@ def local_path(uri: str) -> str:
     return unquote(urlparse(uri).path if uri.startswith("file://") else uri)
 
 
-def _folders(path: str) -> list[str]:
+def _folders(path: str, options: Mapping[str, str] | None) -> list[str]:
     if "://" not in path:
         try:
             return [e.name for e in os.scandir(Path(path)) if e.is_dir()]
@@ -157,6 +174,8 @@ def _folders(path: str) -> list[str]:
             return []
         except OSError as error:
             raise LakeError(f"The lake folder {path} cannot be listed.", why=str(error), next=f"check {path}") from None
-    filesystem, inner = pafs.FileSystem.from_uri(path)
-    selector = pafs.FileSelector(inner, allow_not_found=True)
-    return [i.base_name for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.Directory]
+    try:
+        infos = open_store(path, options).get_file_info(pafs.FileSelector(""))
+    except Exception as error:
+        raise store_error(path, error) from None
+    return [i.base_name for i in infos if i.type == pafs.FileType.Directory]

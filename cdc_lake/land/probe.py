@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from cdc_lake.errors import first_line
 from cdc_lake.land import layout
+from cdc_lake.land.store_errors import store_answer
 
 # A store without put-if-absent lets two of four racing commits through about every third time.
 _ROUNDS, _WRITERS = 8, 4
@@ -48,7 +47,7 @@ def probe(root: str, source: str, options: dict[str, str] | None = None) -> Prob
         write_deltalake(path, pa.table({"n": [0]}), storage_options=options)
         return Probe(doubled=any(_race(path, options, n) > 1 for n in range(1, _ROUNDS + 1)))
     except Exception as error:
-        return Probe(error=first_line(error))
+        return Probe(error=store_answer(path, error))
     finally:
         _remove(path, options, made)
 
@@ -112,9 +111,6 @@ def _remove(path: str, options: dict[str, str] | None, made: Path | None) -> Non
                     return
                 folder.rmdir()
             return
-        store = layout.open_store(path, options)
-        for info in store.get_file_info(pafs.FileSelector("", recursive=True)):
-            if info.type == pafs.FileType.File:
-                store.delete_file(info.path)
+        layout.remove_all(path, options)
     except Exception:  # noqa: S110 - the finding is about writing; cleaning up has no say in it
         pass

@@ -85,7 +85,7 @@ class Job:
 
 def maintain(job: Job, tell: Tell) -> Iterator[Report]:
     """Go through the lake; a table that fails does not stop the others. `tell` hears what takes a while."""
-    for source in layout.list_sources(job.lake.root):
+    for source in layout.list_sources(job.lake.root, job.lake.options):
         folds = _folds(job, source, tell) if job.rules.fold else {}
         for part in _parts(job, source):
             fold = folds.get(part.table) if part.kind == CURRENT and part.table else None
@@ -97,7 +97,7 @@ def maintain(job: Job, tell: Tell) -> Iterator[Report]:
 def _parts(job: Job, source: str) -> list[Part]:
     root = job.lake.root
     found = []
-    for table in layout.list_tables(root, source):
+    for table in layout.list_tables(root, source, job.lake.options):
         if job.wants(table):
             found.append(Part(source, LOG, layout.log_path(root, source, table), table))
             found.append(Part(source, CURRENT, layout.current_path(root, source, table), table))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,6 @@ from cdc_lake.land.layout import (
     list_tables,
     local_path,
     log_path,
-    open_delta,
     parquet_files,
     patch_path,
     schemas_path,
@@ -33,6 +32,7 @@ from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.dropped import Lack, Letter, excused, read_letters, topics_named
 from cdc_lake.project.files import LogFiles, read_files, scan
+from cdc_lake.project.lake import Lake as Lake  # noqa: PLC0414 - a state and its lake are imported together
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
 from cdc_lake.project.rekey import keyed_otherwise, with_own_key
@@ -66,19 +66,6 @@ class TableState:
     shapes: Shapes | None = None
     error: CdcLakeError | None = None
     versions: tuple[SchemaRow, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Lake:
-    """Where a lake is, how its store is reached, and the DuckDB schema that holds our own relations."""
-
-    root: str
-    options: Mapping[str, str] | None = None
-    own: str = "lake.internal"
-
-    def open(self, path: str) -> DeltaTable | None:
-        """A fresh handle; None when there is no such table."""
-        return open_delta(path, dict(self.options) if self.options else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +193,8 @@ def _open_tables(
     con: duckdb.DuckDBPyConnection, lake: Lake, source: str, anew: Collection[TableId]
 ) -> tuple[list[TableState], LogFiles | None]:
     """All tables that have a log, in the order that `read_source` asks for."""
-    tables = list_tables(lake.root, source)
+    lake.reach(con)
+    tables = list_tables(lake.root, source, lake.options)
 
     def base(table: TableId) -> Opened | None:
         found = None if table in anew else lake.open(current_path(lake.root, source, table))

@@ -25,7 +25,11 @@ class News:
 
         Raises LakeError when the lake cannot be read.
         """
-        found = {path: mark for source in list_sources(self._lake.root) for path, mark in self._marks(source)}
+        found = {
+            path: mark
+            for source in list_sources(self._lake.root, self._lake.options)
+            for path, mark in self._marks(source)
+        }
         before, self._seen = self._seen, found
         return found != before
 
@@ -34,7 +38,7 @@ class News:
         mark = self._mark(path)
         if mark:
             return [(path, mark)]
-        logs = [log_path(self._lake.root, source, t) for t in list_tables(self._lake.root, source)]
+        logs = [log_path(self._lake.root, source, t) for t in list_tables(self._lake.root, source, self._lake.options)]
         return [(log, self._mark(log)) for log in logs]
 
     def _mark(self, path: str) -> int:

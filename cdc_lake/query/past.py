@@ -71,6 +71,7 @@ def _position(source: SourceState, table: str, moment: str) -> int:
     calendar: Calendar = calendar_of(source)
     con = duckdb.connect()
     try:
+        source.lake.reach(con)
         con.execute("SET TimeZone = 'UTC'")
         position = find_position(con, calendar, moment).position
         for state in source.tables:

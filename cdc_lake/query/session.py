@@ -61,7 +61,8 @@ def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[Source
     prepare(con)
     lake = open_lake(config)
     return tuple(
-        read_source(con, lake, name, config.captures, number=i) for i, name in enumerate(list_sources(lake.root))
+        read_source(con, lake, name, config.captures, number=i)
+        for i, name in enumerate(list_sources(lake.root, lake.options))
     )
 
 

@@ -68,7 +68,7 @@ class Job:
 
 def retain(job: Job, tell: Tell) -> Iterator[Report]:
     """One report for each table; one that fails does not stop the others. Removal needs `lock.sole_rewriter`."""
-    for source in list_sources(job.lake.root):
+    for source in list_sources(job.lake.root, job.lake.options):
         with fold_connection(job.memory_mb) as con:
             state = read_source(con, job.lake, source, job.captured)
             ends = f"{job.lake.own}.retained_ends"
