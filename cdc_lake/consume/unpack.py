@@ -170,6 +170,9 @@ def unpack(batch: Any, chunk: Chunk) -> None:
         end = _unpack(buffer, batch, chunk)
         if end != len(buffer) or len(chunk.offsets) - before != batch.records_count:
             raise ValueError(f"{batch.records_count} records announced, {len(chunk.offsets) - before} found")
+        own = chunk.offsets[before:]
+        if own and not (batch.base_offset <= min(own) and max(own) < batch.next_offset):
+            raise ValueError(f"offsets from {min(own)} to {max(own)} in a batch that ends at {batch.next_offset - 1}")
     except (ValueError, IndexError) as error:
         for column in (chunk.offsets, chunk.timestamps, chunk.keys, chunk.values, chunk.headers):
             if column is not None:

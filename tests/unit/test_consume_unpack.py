@@ -190,6 +190,12 @@ def simple(base: int, count: int, **options: Any) -> Batch:
     return Batch(base, [(n, 1_700_000_000_000, b"k%d" % n, b"v%d" % n, []) for n in range(count)], **options)
 
 
+def test_a_record_whose_offset_lies_outside_its_batch_is_refused() -> None:
+    records = reader(ColumnarRecords, simple(0, 3, trailing=-1).encode(), 0, (), 1)
+    with pytest.raises(DamagedRecords, match="offsets from 0 to 2 in a batch that ends at 1"):
+        records.take()
+
+
 def test_a_batch_that_fails_its_checksum_is_refused_after_what_came_before_it() -> None:
     broken = bytearray(simple(10, 5).encode())
     broken[-1] ^= 1
