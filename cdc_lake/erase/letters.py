@@ -17,10 +17,11 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.erase.log import commit, explained, live_files
+from cdc_lake.erase.log import commit, explained
 from cdc_lake.land.dead_letters import DROPPED, WAITING, DeadLetters, Letter
 from cdc_lake.land.erasures import ERASED_LETTER
 from cdc_lake.land.layout import dead_letters_path, open_store
+from cdc_lake.land.swap import live_files
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.project.snapshot import Lake
 

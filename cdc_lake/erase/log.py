@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 
 import duckdb
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake import Transaction
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.erase.rows import ALL, Part
 from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.land.erasures import EMPTIED, ERASED, MARK
 from cdc_lake.land.layout import local_path, log_path
+from cdc_lake.land.swap import live_files, rows_in, swap_files
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.snapshot import Lake
 from cdc_lake.retain.files import LogWriter
 from cdc_lake.sqltext import literal
 
-# A commit that loses a race is tried again from what is there then.
-ATTEMPTS = 10
 _TARGET_BYTES = 128 << 20
 _BATCH_ROWS = 1 << 15
 
@@ -47,8 +44,7 @@ def empty_rows(con: duckdb.DuckDBPyConnection, part: Part, told: int) -> None:
     writer = LogWriter(path, part.state.lake.options, _TARGET_BYTES)
     try:
         added = [action for file in part.touched for action in writer.write(_rows(con, part, file.path))]
-        wanted, written = sum(t.rows for t in part.touched), sum(_count(a) for a in added)
-        if wanted != written:
+        if rows_in(added) != sum(t.rows for t in part.touched):
             raise _overtaken(path)
         reach("erase:before-log-commit")
         gone = {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in part.touched}
@@ -73,35 +69,15 @@ def _rows(con: duckdb.DuckDBPyConnection, part: Part, file: str) -> Iterator[pa.
 
 def commit(lake: Lake, path: str, added: list[AddAction], gone: dict[str, int], told: int | None) -> None:
     """Commit files in place of others; what was appended meanwhile stays. Raises LakeError when one is gone already."""
-    held = CommitProperties(app_transactions=[Transaction(MARK, told)] if told is not None else [])
-    now = int(time.time() * 1000)
-    for attempt in range(1, ATTEMPTS + 1):
-        table = lake.open(path)
-        if table is None or not gone.keys() <= live_files(table).keys():
-            raise _overtaken(path)
-        removed = [RemoveAction(name, True, now, size, {}) for name, size in gone.items()]
-        try:
-            table.create_write_transaction([*added, *removed], "append", table.schema(), commit_properties=held)
-        except CommitFailedError:
-            # It may have landed all the same.
-            after = lake.open(path)
-            names = {a.path for a in added}
-            if after is not None and names and names <= live_files(after).keys():
-                return
-            if attempt == ATTEMPTS:
-                raise
-        else:
-            return
-
-
-def live_files(table: DeltaTable) -> dict[str, int]:
-    """The names of a snapshot's data files, each with its bytes."""
-    actions = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"])
-    return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
-
-
-def _count(added: AddAction) -> int:
-    return int(json.loads(added.stats)["numRecords"])
+    names = {a.path for a in added}
+    swap_files(
+        lambda: lake.open(path),
+        added,
+        gone,
+        [Transaction(MARK, told)] if told is not None else [],
+        landed=lambda table: bool(names) and names <= live_files(table).keys(),
+        overtaken=_overtaken(path),
+    )
 
 
 def _overtaken(path: str) -> LakeError:

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import duckdb
-import pyarrow as pa
 
 from cdc_lake.erase.lines import Key, Lines, find_lines
 from cdc_lake.land.erasures import ERASED, Entry, hashed
 from cdc_lake.land.layout import local_path, log_path
+from cdc_lake.land.swap import live_files
 from cdc_lake.project.life import Life
 from cdc_lake.project.printing import printed
 from cdc_lake.project.renaming import Renaming
@@ -157,8 +157,7 @@ class TableLog:
         files = {f for (f,) in self.con.execute(f"SELECT DISTINCT file FROM {name}").fetchall()}
         if log is None or not files:
             return ()
-        actions = pa.table(log.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
-        sizes = {f"{local_path(path)}/{a['path']}": a["size_bytes"] for a in actions}
+        sizes = {f"{local_path(path)}/{name}": size for name, size in live_files(log).items()}
         rows = {f.path: f.rows for f in self.table.log.files}
         return tuple(Touched(f, rows[f], sizes.get(f, 0)) for f in sorted(files))
 

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from cdc_lake.erase.log import explained, live_files
+from cdc_lake.erase.log import explained
 from cdc_lake.land.layout import open_store
+from cdc_lake.land.swap import live_files
 from cdc_lake.project.snapshot import Lake
 
 _COMMIT = re.compile(r"\d{20}\.json")

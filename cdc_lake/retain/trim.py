@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import duckdb
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.land.starts import START, start_of, start_topic, start_transactions
+from cdc_lake.land.swap import live_files, rows_in, swap_files
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.files import scan
 from cdc_lake.project.life import Life
@@ -27,8 +26,6 @@ from cdc_lake.retain.files import LogWriter
 from cdc_lake.retain.place import Places
 from cdc_lake.sqltext import literal
 
-# A commit that loses a race is tried again from what is there then.
-_ATTEMPTS = 10
 _TARGET_BYTES = 128 << 20
 _BATCH_ROWS = 1 << 15
 
@@ -91,8 +88,7 @@ def _sizes(state: SourceState, table: TableState) -> dict[str, int]:
     log = state.lake.open(path)
     if log is None:
         return {}
-    actions = pa.table(log.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
-    return {f"{local_path(path)}/{a['path']}": a["size_bytes"] for a in actions}
+    return {f"{local_path(path)}/{name}": size for name, size in live_files(log).items()}
 
 
 def do_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, trim: Trim) -> None:
@@ -161,7 +157,7 @@ def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBa
 def _check(trim: Trim, added: list[AddAction]) -> None:
     """No image may be lost: each starting row was found, and each row that stays was written."""
     wanted = trim.starts + sum(t.rows - t.gone for t in trim.touched)
-    written = sum(_rows(a) for a in added)
+    written = rows_in(added)
     if wanted != written:
         raise LakeError(
             f"{written:,} rows were written where {wanted:,} should stay, so nothing was removed.",
@@ -171,33 +167,16 @@ def _check(trim: Trim, added: list[AddAction]) -> None:
         )
 
 
-def _rows(added: AddAction) -> int:
-    return int(json.loads(added.stats)["numRecords"])
-
-
 def _commit(path: str, state: SourceState, places: Places, trim: Trim, added: list[AddAction]) -> None:
-    names = {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in trim.touched}
-    held = CommitProperties(app_transactions=start_transactions(trim.position, trim.kept))
-    for attempt in range(1, _ATTEMPTS + 1):
-        log = state.lake.open(path)
-        if log is None or start_of(log) != places.table.log.start or not names.keys() <= _live(log):
-            raise _overtaken(places)
-        gone = [RemoveAction(n, True, added[0].modification_time if added else 0, s, {}) for n, s in names.items()]
-        try:
-            log.create_write_transaction([*added, *gone], "append", log.schema(), commit_properties=held)
-        except CommitFailedError:
-            # It may have landed all the same: then the log begins where it should.
-            now = state.lake.open(path)
-            if now is not None and start_of(now) == trim.position:
-                return
-            if attempt == _ATTEMPTS:
-                raise
-        else:
-            return
-
-
-def _live(log: DeltaTable) -> set[str]:
-    return set(pa.table(log.get_add_actions(flatten=True))["path"].to_pylist())
+    swap_files(
+        lambda: state.lake.open(path),
+        added,
+        {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in trim.touched},
+        start_transactions(trim.position, trim.kept),
+        fits=lambda log: start_of(log) == places.table.log.start,
+        landed=lambda log: start_of(log) == trim.position,
+        overtaken=_overtaken(places),
+    )
 
 
 def _overtaken(places: Places) -> LakeError:
