@@ -28,7 +28,7 @@ from cdc_lake.land.layout import log_path, schemas_path, transactions_path
 from cdc_lake.land.store import WRITER
 from cdc_lake.land.tables import LOG, SCHEMAS, TRANSACTIONS
 from cdc_lake.project.fold import Folded, fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 
 SOURCE, TABLE = "pos", TableId("public", "orders")

@@ -12,7 +12,7 @@ from cdc_lake.errors import EXIT_FAILED, UsageError, suggest
 if TYPE_CHECKING:
     from cdc_lake.events import TableId
     from cdc_lake.project.fold import Folded
-    from cdc_lake.project.snapshot import Lake
+    from cdc_lake.project.lake import Lake
 
 _EXAMPLES = "Examples:  cdc-lake fold   ·   cdc-lake fold public.orders public.order_lines   ·   cdc-lake fold --json"
 _WORDS = {"folded": "folded", "current": "nothing new", "overtaken": "another fold was first", "failed": "failed"}
@@ -35,13 +35,12 @@ def fold(
 
     Only economy: a query sees every landed change whether or not it is folded. Safe to interrupt and to run twice.
     """
-    from cdc_lake.land.layout import list_sources, list_tables
     from cdc_lake.project.fold import fold_source
     from cdc_lake.query.session import open_lake
 
     config = output.settings()
     lake = open_lake(config)
-    known = {source: list_tables(lake.root, source, lake.options) for source in list_sources(lake.root, lake.options)}
+    known = {source: lake.tables(source) for source in lake.sources()}
     wanted = find_tables(tables, [t for found in known.values() for t in found])
     done = []
     for source in known:
@@ -68,12 +67,7 @@ def find_tables(names: list[str] | None, known: list[TableId]) -> set[TableId] |
 
 def find_in_lake(lake: Lake, names: list[str] | None) -> set[TableId] | None:
     """As `find_tables`, among all tables of a lake."""
-    from cdc_lake.land.layout import list_sources, list_tables
-
-    return find_tables(
-        names,
-        [t for source in list_sources(lake.root, lake.options) for t in list_tables(lake.root, source, lake.options)],
-    )
+    return find_tables(names, [t for source in lake.sources() for t in lake.tables(source)])
 
 
 def _tell(one: Folded) -> None:

@@ -28,13 +28,13 @@ def rebuild(
     Readers see the old fold until the new one is whole. It mends a fold that was damaged or changed by hand.
     """
     from cdc_lake.cli.fold import find_tables
-    from cdc_lake.land.layout import current_path, list_sources, list_tables, patch_path, remove_all
+    from cdc_lake.land.layout import current_path, patch_path, remove_all
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
 
     config = output.settings()
     lake = open_lake(config)
-    known = {source: list_tables(lake.root, source, lake.options) for source in list_sources(lake.root, lake.options)}
+    known = {source: lake.tables(source) for source in lake.sources()}
     (wanted,) = find_tables([table], [t for found in known.values() for t in found]) or set()
     source = next(s for s, found in known.items() if wanted in found)
     for path in (current_path(lake.root, source, wanted), patch_path(lake.root, source, wanted)):

@@ -23,7 +23,7 @@ from cdc_lake.land.erasures import ERASED_LETTER
 from cdc_lake.land.layout import dead_letters_path, open_store
 from cdc_lake.land.swap import live_files
 from cdc_lake.land.tables import DEAD_LETTERS
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _names(text: str, column: str, value: Any) -> bool:
 
 def find_letters(lake: Lake, source: str, sought: Sequence[Sought]) -> list[Letter]:
     """The person's letters that still have contents."""
-    letters = DeadLetters(lake.root, source, dict(lake.options) if lake.options else None).all()
+    letters = DeadLetters(lake.root, source, lake.options).all()
     return [x for x in letters if x.error_class != ERASED_LETTER and any(s.is_in(x) for s in sought)]
 
 
@@ -87,10 +87,9 @@ def empty_letters(lake: Lake, source: str, letters: Collection[Letter]) -> None:
     """
     if not letters:
         return
-    options = dict(lake.options) if lake.options else None
     waiting = [x for x in letters if x.state == WAITING]
     if waiting:
-        DeadLetters(lake.root, source, options).decide(waiting, DROPPED)
+        DeadLetters(lake.root, source, lake.options).decide(waiting, DROPPED)
     path = dead_letters_path(lake.root, source)
     table, ids = lake.open(path), pa.array(sorted(x.id for x in letters), pa.string())
     if table is None:

@@ -17,7 +17,7 @@ from cdc_lake.land.erasures import EMPTIED, ERASED, MARK
 from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.land.swap import live_files, rows_in, swap_files
 from cdc_lake.land.tables import LOG
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.retain.files import LogWriter
 from cdc_lake.sqltext import literal
 

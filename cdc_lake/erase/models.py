@@ -21,7 +21,7 @@ from cdc_lake.land.layout import log_path, model_paths, parquet_files
 from cdc_lake.project.base import OVER
 from cdc_lake.project.files import scan
 from cdc_lake.project.fold import Folded
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.sqltext import ident, literal
 
 # Columns of ours that hold a key's text; a source's column of the same name makes ours longer.

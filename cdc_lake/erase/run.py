@@ -31,11 +31,12 @@ from cdc_lake.errors import LakeError, UsageError, suggest
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import Letter
 from cdc_lake.land.erasures import Erasures, add_entries, hashed, read_erasures
-from cdc_lake.land.layout import dead_letters_path, list_sources, log_path, model_paths
+from cdc_lake.land.layout import dead_letters_path, log_path, model_paths
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.project.base import WHOLE_NUMBERS
 from cdc_lake.project.fold import fold_connection, rebuild_table
-from cdc_lake.project.snapshot import Lake, SourceState, TableState, read_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.snapshot import SourceState, TableState, read_source
 from cdc_lake.query.keys import find_keys, find_table, read_key
 from cdc_lake.query.session import Session
 from cdc_lake.sqltext import ident, literal
@@ -124,8 +125,7 @@ class _Work:
     @classmethod
     def begin(cls, con: duckdb.DuckDBPyConnection, job: Job, tell: Tell) -> _Work:
         lake = job.lake
-        sources = list_sources(lake.root, lake.options)
-        states = [read_source(con, lake, s, job.captured, number=i) for i, s in enumerate(sources)]
+        states = [read_source(con, lake, s, job.captured, number=i) for i, s in enumerate(lake.sources())]
         session = Session(con, tuple(states))
         state, table = find_table(session, job.table)
         why, texts = None, frozenset[str]()
@@ -135,7 +135,7 @@ class _Work:
             if error.code != "no_row":
                 raise
             why = error
-        listed = read_erasures(DeltaStore(_options(lake)), lake.root, state.source)
+        listed = read_erasures(DeltaStore(lake.options), lake.root, state.source)
         return cls(con, job, tell, state, table, texts, listed, hashed(listed.salt, _asked(con, table, job.key)), why)
 
     def plan(self) -> Report:
@@ -190,7 +190,7 @@ class _Work:
             self.tell(f"{part.table.table}: rows of the log that lose their contents: {part.rows:,}")
             empty_rows(self.con, part, told)
         files = 0
-        found = read_erasures(DeltaStore(_options(lake)), lake.root, source)
+        found = read_erasures(DeltaStore(lake.options), lake.root, source)
         for table in sorted({p.table.table for p in report.parts} | set(report.remains)):
             files += self._finish(table, found)
         paths = [dead_letters_path(lake.root, source)]
@@ -220,7 +220,7 @@ class _Work:
         fresh = [e for e in entries if e not in self.listed.entries]
         if fresh:
             lake = self.job.lake
-            add_entries(DeltaStore(_options(lake)), lake.root, self.state.source, self.listed.salt, fresh)
+            add_entries(DeltaStore(lake.options), lake.root, self.state.source, self.listed.salt, fresh)
         return len(self.listed.entries) + len(fresh)
 
     def _remains(self) -> list[TableId]:
@@ -284,10 +284,6 @@ class _Work:
             asked = _values(self.table, self.job.key) if table == own else None
             found.append(Sought(frozenset(topics), frozenset(keys), asked, tuple(one.columns)))
         return found
-
-
-def _options(lake: Lake) -> dict[str, str] | None:
-    return dict(lake.options) if lake.options else None
 
 
 def _values(table: TableState, key: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from deltalake.exceptions import DeltaError
 from cdc_lake.erase.log import explained
 from cdc_lake.land.layout import open_store
 from cdc_lake.land.swap import live_files
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 
 _COMMIT = re.compile(r"\d{20}\.json")
 _CHECKPOINT = re.compile(r"\d{20}\.checkpoint.*\.parquet")

@@ -5,7 +5,7 @@ A letter is never changed or deleted by a person's decision: `replayed` and `dro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -57,7 +57,7 @@ class Letter:
 class DeadLetters:
     """The dead letters of one source."""
 
-    def __init__(self, root: str, source: str, options: dict[str, str] | None = None) -> None:
+    def __init__(self, root: str, source: str, options: Mapping[str, str] | None = None) -> None:
         self._root, self._source, self._options = root, source, options
         self._letters = layout.dead_letters_path(root, source)
         self._decisions = AppendTable(

@@ -115,14 +115,14 @@ def list_tables(root: str, source: str, options: Mapping[str, str] | None = None
     )
 
 
-def open_delta(path: str, options: dict[str, str] | None = None) -> DeltaTable | None:
+def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTable | None:
     """A fresh handle of the Delta table at `path`; None when there is none.
 
     Handles are opened anew for each use: a reused one gets slower with every commit, and a stale one would hide
     what other writers did. Raises LakeError when the table is there and cannot be read.
     """
     try:
-        return DeltaTable(path, storage_options=options)
+        return DeltaTable(path, storage_options=dict(options) if options else None)
     except TableNotFoundError:
         return None
     except Exception as error:

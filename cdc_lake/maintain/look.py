@@ -46,8 +46,7 @@ class Look:
 
 def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look | None:
     """The table at `path`; None when there is none. Writes nothing. Raises LakeError when it cannot be read."""
-    held = dict(options) if options else None
-    table = open_delta(path, held)
+    table = open_delta(path, options)
     if table is None:
         return None
     try:

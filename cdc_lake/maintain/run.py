@@ -17,7 +17,8 @@ from cdc_lake.maintain.look import look
 from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, PATCH, Rules, Step, fold_due, plan
 from cdc_lake.maintain.work import do
 from cdc_lake.project.fold import fold_connection, fold_source
-from cdc_lake.project.snapshot import Lake, read_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.snapshot import read_source
 
 Tell = Callable[[str], None]
 
@@ -85,7 +86,7 @@ class Job:
 
 def maintain(job: Job, tell: Tell) -> Iterator[Report]:
     """Go through the lake; a table that fails does not stop the others. `tell` hears what takes a while."""
-    for source in layout.list_sources(job.lake.root, job.lake.options):
+    for source in job.lake.sources():
         folds = _folds(job, source, tell) if job.rules.fold else {}
         for part in _parts(job, source):
             fold = folds.get(part.table) if part.kind == CURRENT and part.table else None
@@ -97,7 +98,7 @@ def maintain(job: Job, tell: Tell) -> Iterator[Report]:
 def _parts(job: Job, source: str) -> list[Part]:
     root = job.lake.root
     found = []
-    for table in layout.list_tables(root, source, job.lake.options):
+    for table in job.lake.tables(source):
         if job.wants(table):
             found.append(Part(source, LOG, layout.log_path(root, source, table), table))
             found.append(Part(source, CURRENT, layout.current_path(root, source, table), table))

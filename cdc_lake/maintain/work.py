@@ -33,9 +33,8 @@ def do(path: str, options: Mapping[str, str] | None, step: Step, keep: timedelta
         CLEANUP: lambda table: table.cleanup_metadata(),
         VACUUM: lambda table: _vacuum(table, keep),
     }
-    held = dict(options) if options else None
     for attempt in range(1, _ATTEMPTS + 1):
-        table = open_delta(path, held)
+        table = open_delta(path, options)
         if table is None:
             return
         try:

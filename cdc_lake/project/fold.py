@@ -18,9 +18,10 @@ from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.events import TableId
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import add_folded
-from cdc_lake.project.snapshot import Lake, SourceState, TableState, prepare, read_source
+from cdc_lake.project.snapshot import SourceState, TableState, prepare, read_source
 from cdc_lake.project.tail import new_lows, without_place
 from cdc_lake.project.writing import Place, write_fold
 

@@ -18,7 +18,6 @@ from cdc_lake.land.layout import (
     current_path,
     dead_letters_path,
     decisions_path,
-    list_tables,
     local_path,
     log_path,
     parquet_files,
@@ -32,7 +31,7 @@ from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.dropped import Lack, Letter, excused, read_letters, topics_named
 from cdc_lake.project.files import LogFiles, read_files, scan
-from cdc_lake.project.lake import Lake as Lake  # noqa: PLC0414 - a state and its lake are imported together
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
 from cdc_lake.project.rekey import keyed_otherwise, with_own_key
@@ -194,7 +193,7 @@ def _open_tables(
 ) -> tuple[list[TableState], LogFiles | None]:
     """All tables that have a log, in the order that `read_source` asks for."""
     lake.reach(con)
-    tables = list_tables(lake.root, source, lake.options)
+    tables = lake.tables(source)
 
     def base(table: TableId) -> Opened | None:
         found = None if table in anew else lake.open(current_path(lake.root, source, table))

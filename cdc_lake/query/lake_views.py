@@ -10,8 +10,9 @@ import pyarrow as pa
 from cdc_lake.land.layout import dead_letters_path, parquet_files, schemas_path
 from cdc_lake.land.tables import DEAD_LETTERS, SCHEMAS, TRANSACTIONS
 from cdc_lake.project.files import scan
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
-from cdc_lake.project.snapshot import Lake, SourceState, TableState
+from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.sqltext import literal
 
 _WAIT = pa.struct([("tx_id", pa.string()), ("table", pa.string()), ("missing", pa.int64()), ("expected", pa.int64())])

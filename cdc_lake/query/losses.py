@@ -41,8 +41,7 @@ def _dead_letters(found: Found) -> Iterator[str]:
         return
     own = repair_topic(found.state.source)
     topics = {f.topic for f in table.log.files} - {None, own}
-    options = dict(found.state.lake.options) if found.state.lake.options else None
-    letters = DeadLetters(found.state.lake.root, found.state.source, options).all()
+    letters = DeadLetters(found.state.lake.root, found.state.source, found.state.lake.options).all()
     waiting = sum(x.state == WAITING and x.tp.topic in topics for x in letters)
     if waiting:
         yield f"dead letters of it that wait for a decision: {waiting}, see cdc-lake dlq list"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cdc_lake.config import Config
-from cdc_lake.land.layout import list_sources, list_tables, local_path, log_path, transactions_path
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.land.layout import local_path, log_path, transactions_path
+from cdc_lake.project.lake import Lake
 
 
 class News:
@@ -25,11 +25,7 @@ class News:
 
         Raises LakeError when the lake cannot be read.
         """
-        found = {
-            path: mark
-            for source in list_sources(self._lake.root, self._lake.options)
-            for path, mark in self._marks(source)
-        }
+        found = {path: mark for source in self._lake.sources() for path, mark in self._marks(source)}
         before, self._seen = self._seen, found
         return found != before
 
@@ -38,7 +34,7 @@ class News:
         mark = self._mark(path)
         if mark:
             return [(path, mark)]
-        logs = [log_path(self._lake.root, source, t) for t in list_tables(self._lake.root, source, self._lake.options)]
+        logs = [log_path(self._lake.root, source, t) for t in self._lake.tables(source)]
         return [(log, self._mark(log)) for log in logs]
 
     def _mark(self, path: str) -> int:

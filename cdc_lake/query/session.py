@@ -12,9 +12,9 @@ import duckdb
 
 from cdc_lake.config import Config, load_config
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import list_sources
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
-from cdc_lake.project.snapshot import Lake, SourceState, prepare, read_source
+from cdc_lake.project.snapshot import SourceState, prepare, read_source
 from cdc_lake.query.catalogue import attach, create_views
 from cdc_lake.query.lake_views import create_lake_views
 from cdc_lake.query.needs import Needs, everything, needs_of_sql, needs_of_tables
@@ -60,10 +60,7 @@ def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[Source
     """
     prepare(con)
     lake = open_lake(config)
-    return tuple(
-        read_source(con, lake, name, config.captures, number=i)
-        for i, name in enumerate(list_sources(lake.root, lake.options))
-    )
+    return tuple(read_source(con, lake, name, config.captures, number=i) for i, name in enumerate(lake.sources()))
 
 
 def open_session(

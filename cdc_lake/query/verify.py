@@ -29,8 +29,9 @@ from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
 from cdc_lake.project.fold import fold_connection
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.printing import printed
-from cdc_lake.project.snapshot import Lake, SourceState, read_source
+from cdc_lake.project.snapshot import SourceState, read_source
 from cdc_lake.project.types import schema_from_catalogue
 from cdc_lake.query.causes import explain
 from cdc_lake.query.compare import Comparison, TableReport, pairs
@@ -225,8 +226,7 @@ class Verifier:
 
     def _erased(self, table: TableId) -> tuple[str, frozenset[str]]:
         """The salt, and the hashes of keys that were erased from the table."""
-        options = dict(self.lake.options) if self.lake.options else None
-        found = read_erasures(DeltaStore(options), self.lake.root, self.source)
+        found = read_erasures(DeltaStore(self.lake.options), self.lake.root, self.source)
         return found.salt, frozenset(e.row_hash for e in found.of(table))
 
 

@@ -13,10 +13,10 @@ import duckdb
 from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import WAITING, DeadLetters, Letter
-from cdc_lake.land.layout import list_sources
 from cdc_lake.project.fold import fold_connection
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import load_ends
-from cdc_lake.project.snapshot import Lake, SourceState, TableState, read_source
+from cdc_lake.project.snapshot import SourceState, TableState, read_source
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.retain.place import Bound, Places
 from cdc_lake.retain.policy import Policy
@@ -68,13 +68,12 @@ class Job:
 
 def retain(job: Job, tell: Tell) -> Iterator[Report]:
     """One report for each table; one that fails does not stop the others. Removal needs `lock.sole_rewriter`."""
-    for source in list_sources(job.lake.root, job.lake.options):
+    for source in job.lake.sources():
         with fold_connection(job.memory_mb) as con:
             state = read_source(con, job.lake, source, job.captured)
             ends = f"{job.lake.own}.retained_ends"
             load_ends(con, ends, state.transactions, 0)
-            options = dict(job.lake.options) if job.lake.options else None
-            letters = [x for x in DeadLetters(job.lake.root, source, options).all() if x.state == WAITING]
+            letters = [x for x in DeadLetters(job.lake.root, source, job.lake.options).all() if x.state == WAITING]
             work = _Work(job, con, state, ends, letters, tell)
             for table in state.tables:
                 if job.wanted is None or table.table in job.wanted:

@@ -32,7 +32,8 @@ from cdc_lake.land.landing import Landing
 from cdc_lake.pipeline import Progress, Sink
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
-from cdc_lake.project.snapshot import Lake, prepare, read_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.snapshot import prepare, read_source
 from tests.lake_model import SOURCE
 from tests.lakes import CONNECTOR, Inline
 from tests.simulation.source import TRANSACTIONS, KafkaFeed

@@ -11,8 +11,8 @@ import pytest
 import cdc_lake
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.moments import MomentError
-from cdc_lake.project.snapshot import Lake
 from cdc_lake.query.session import open_session
 from tests.lake_model import (
     _START,

@@ -15,7 +15,7 @@ from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import DROPPED, DeadLetters
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.replay import replay
 from tests.lakes import CONNECTOR, SOURCE, end, event, log_rows, make_sink
 

@@ -24,7 +24,7 @@ from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.land.lock import sole_rewriter
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, append
 

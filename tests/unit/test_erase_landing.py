@@ -12,7 +12,7 @@ from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.erase.run import Job, Report, erase
 from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from cdc_lake.replay import replay
 from tests.lakes import CONNECTOR, SOURCE, end, event, log_rows, make_sink

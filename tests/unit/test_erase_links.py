@@ -9,7 +9,7 @@ import pytest
 
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from tests.lake_model import SOURCE, Feed, Transaction
 from tests.unit.test_erase import CANARY, KEY, fold, holding, query, rows_of, run
 

@@ -16,7 +16,7 @@ from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
 from cdc_lake.project.as_of import read_as_of
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.history_views import history_view
 from tests.lake_model import SOURCE
 from tests.unit.test_history_model import begun, opened, rows_at

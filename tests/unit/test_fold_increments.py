@@ -18,7 +18,8 @@ from cdc_lake.project import rules
 from cdc_lake.project.base import LAYOUT
 from cdc_lake.project.checkpoint import read_checkpoint
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake, prepare, read_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.snapshot import prepare, read_source
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, config
 from tests.unit.test_project_fold import fold_until_killed

@@ -15,8 +15,9 @@ from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.fold import fold_source
 from cdc_lake.project.history import history_sql
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.life import Life
-from cdc_lake.project.snapshot import Lake, SourceState, prepare, read_source
+from cdc_lake.project.snapshot import SourceState, prepare, read_source
 from cdc_lake.project.timeline import timeline_sql
 from tests.history_model import Chronicle
 from tests.lake_model import SOURCE, Feed

@@ -11,7 +11,7 @@ import pytest
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from cdc_lake.query.versions import row_history
 from tests.lake_model import (

@@ -32,7 +32,7 @@ from cdc_lake.maintain.plan import Merge, Rules, find_merge, fold_due, plan
 from cdc_lake.maintain.run import Job, Report, maintain
 from cdc_lake.project.files import read_files
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.run import SqlError, run_sql
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, append_log, append_schemas, config, log_row, schema_row

@@ -17,7 +17,8 @@ from cdc_lake.land.layout import current_path, open_delta
 from cdc_lake.project import fold as fold_module
 from cdc_lake.project.checkpoint import read_checkpoint
 from cdc_lake.project.fold import Folded, fold_source, fold_table
-from cdc_lake.project.snapshot import Lake, prepare, read_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.snapshot import prepare, read_source
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, config
 
@@ -40,7 +41,7 @@ def feed(tmp_path: Path) -> Feed:
 def fold_until_killed(feed: Feed, point: str, *, setup: str = "") -> None:
     """Fold in a process of its own, after the statements `setup`; it kills itself at `point`."""
     script = (
-        f"import sys; {setup}from cdc_lake.project.fold import fold_source; from cdc_lake.project.snapshot import Lake;"
+        f"import sys; {setup}from cdc_lake.project.fold import fold_source; from cdc_lake.project.lake import Lake;"
         "list(fold_source(Lake(sys.argv[1]), sys.argv[2], lambda table: True))"
     )
     killed = subprocess.run(

@@ -9,7 +9,7 @@ from typing import Any
 from cdc_lake.events import TableId
 from cdc_lake.project.base import storage_type
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, append_log, append_schemas, config, log_row, schema_row
 

@@ -12,8 +12,9 @@ from cdc_lake.events import TableId
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.fold import fold_source
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
-from cdc_lake.project.snapshot import Lake, prepare, read_source
+from cdc_lake.project.snapshot import prepare, read_source
 from tests.lake_model import SOURCE, Feed, Transaction
 
 A, B, BAG = TableId("public", "a"), TableId("public", "b"), TableId("public", "bag")

@@ -12,8 +12,9 @@ from cdc_lake.config import Table
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import log_path
 from cdc_lake.project.fold import fold_source
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Wait
-from cdc_lake.project.snapshot import Lake, SourceState, prepare, read_source
+from cdc_lake.project.snapshot import SourceState, prepare, read_source
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, append_ends, append_log, config, end_row, log_row
 

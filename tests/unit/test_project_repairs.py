@@ -11,8 +11,9 @@ import pytest
 from cdc_lake.events import TableId
 from cdc_lake.land.tables import REPAIR_OFFSETS, repair_topic
 from cdc_lake.project.fold import fold_source
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Wait
-from cdc_lake.project.snapshot import Lake, prepare, read_source
+from cdc_lake.project.snapshot import prepare, read_source
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Feed, Row, append_log, config, log_row
 

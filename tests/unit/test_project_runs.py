@@ -9,7 +9,7 @@ import pytest
 
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source, rebuild_table
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Row, append_ends, append_log, append_schemas, config, end_row, log_row, schema_row
 

@@ -10,7 +10,8 @@ import pytest
 from cdc_lake.events import TableId
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake, prepare, read_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.snapshot import prepare, read_source
 from tests.lake_model import FIELDS, PLACEHOLDER, SOURCE, Feed, append_log, append_schemas, log_row, schema_row, text
 
 T = TableId("public", "t")

@@ -14,7 +14,7 @@ import pytest
 import cdc_lake
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import Session, open_session
 from tests.lake_model import FIELDS, SOURCE, Feed, append_log, append_schemas, config, log_row, schema_row
 

@@ -26,7 +26,7 @@ from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.land.lock import sole_rewriter
 from cdc_lake.land.tables import DEAD_LETTERS, LOG
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from cdc_lake.retain.policy import Policy
 from tests.lake_model import SOURCE, Feed, append, log_row

@@ -16,8 +16,8 @@ from cdc_lake.maintain.plan import COMPACT, Step
 from cdc_lake.maintain.work import do
 from cdc_lake.project.as_of import read_as_of
 from cdc_lake.project.fold import fold_source, rebuild_table
+from cdc_lake.project.lake import Lake
 from cdc_lake.project.moments import MomentError
-from cdc_lake.project.snapshot import Lake
 from cdc_lake.query.history_views import history_view
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, Report, retain

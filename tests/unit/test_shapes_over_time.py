@@ -10,7 +10,7 @@ import pytest
 
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import fold_source
-from cdc_lake.project.snapshot import Lake
+from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from tests.lake_model import SOURCE, Row, append_log, append_schemas, config, log_row, schema_row
 
