@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdc_lake.cli import output
-from cdc_lake.errors import LakeError
+from cdc_lake.cli.alone import Alone, sole_or_alone
 
 if TYPE_CHECKING:
     from cdc_lake.erase.run import Job, Report
@@ -18,8 +18,6 @@ _EXAMPLES = (
     "cdc-lake erase customers 42 --now   ·   cdc-lake erase customers 42 --json"
 )
 _COLUMNS = ("table", "keys", "rows", "events", "images", "versions", "current", "files", "bytes")
-# How long `maintain` leaves replaced files to open readers.
-_KEPT = timedelta(days=7)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +33,7 @@ def erase(
     now: Annotated[
         bool, typer.Option("--now", help="Delete the replaced files too: a query that reads them fails.")
     ] = False,
-    alone: Annotated[
-        bool,
-        typer.Option("--alone", help="No maintenance runs on this lake: go on where no lock says so."),
-    ] = False,
+    alone: Alone = False,
     memory_mb: Annotated[
         int, typer.Option("--memory-mb", min=64, help="Memory for it; the rest spills to disk.")
     ] = 1024,
@@ -49,20 +44,13 @@ def erase(
     what the source still has comes back with its next change. Killed at any moment, the same command goes on.
     """
     from cdc_lake.erase.run import erase as run
-    from cdc_lake.land.lock import sole_rewriter
 
     job = _job(table, key, apply=not dry_run, delete=now, memory_mb=memory_mb)
     if dry_run:
         _show(run(job, output.say), job)
         return
-    with sole_rewriter(job.lake.root) as held:
-        if not (held or alone):
-            raise LakeError(
-                "The lake's store knows no locks, so nothing was erased.",
-                why="A maintenance that rewrites the same log meanwhile could bring rows back, or write them twice.",
-                next="the same with --alone  when no maintenance runs on this lake",
-                code="no_lock",
-            )
+    way = "the same with --alone  when no maintenance runs on this lake"
+    with sole_or_alone(job.lake.root, alone=alone, done="erased", next=way):
         report = run(job, output.say)
     _show(report, job)
 
@@ -117,7 +105,9 @@ def _until(report: Report, job: Job) -> str:
         return f"Replaced files that were deleted: {report.files:,}"
     if not report.files:
         return "No replaced file is left."
-    when = (datetime.now(UTC) + _KEPT).date().isoformat()
+    from cdc_lake.maintain.plan import Rules
+
+    when = (datetime.now(UTC) + Rules().keep).date().isoformat()
     return (
         f"Replaced files that open readers may need still hold it: {report.files:,}; cdc-lake maintain deletes them "
         f"from {when} on. To delete them now: the same with --now"

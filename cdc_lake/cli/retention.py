@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdc_lake.cli import output
-from cdc_lake.errors import EXIT_DIFFERENCES, EXIT_FAILED, LakeError
+from cdc_lake.cli.alone import Alone, sole_or_alone
+from cdc_lake.errors import EXIT_DIFFERENCES, EXIT_FAILED
 
 if TYPE_CHECKING:
     from cdc_lake.retain.run import Job, Report
@@ -46,28 +47,18 @@ def apply(
     tables: _Tables = None,
     *,
     memory_mb: _Memory = 1024,
-    alone: Annotated[
-        bool,
-        typer.Option("--alone", help="No maintenance runs on this lake: go on where no lock says so."),
-    ] = False,
+    alone: Alone = False,
 ) -> None:
     """Take changes away that are older than their table's class keeps, and leave each living row as a starting point.
 
     One commit a table: killed at any moment, the next run goes on. It runs beside a sink, folds and open readers.
     Their files are deleted by `maintain`. Ends with 3 when something stands in the way of a table's class.
     """
-    from cdc_lake.land.lock import sole_rewriter
     from cdc_lake.retain.run import retain
 
     job = _job(tables, memory_mb, apply=True)
-    with sole_rewriter(job.lake.root) as held:
-        if not (held or alone):
-            raise LakeError(
-                "The lake's store knows no locks, so nothing was removed.",
-                why="A maintenance that rewrites the same log meanwhile could bring rows back, or write them twice.",
-                next="cdc-lake retention apply --alone  when no maintenance runs on this lake",
-                code="no_lock",
-            )
+    way = "cdc-lake retention apply --alone  when no maintenance runs on this lake"
+    with sole_or_alone(job.lake.root, alone=alone, done="removed", next=way):
         reports = list(retain(job, output.say))
     _show(reports, apply=True)
 
