@@ -11,6 +11,7 @@ from cdc_lake.erase.lines import Key, Lines, find_lines
 from cdc_lake.land.erasures import ERASED, Entry, hashed
 from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.land.swap import live_files
+from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.life import Life
 from cdc_lake.project.printing import printed
 from cdc_lake.project.renaming import Renaming
@@ -146,8 +147,6 @@ class TableLog:
         return self._numbers(f"SELECT sum(c) FROM ({' UNION ALL '.join(counts)})")[0] if counts else 0
 
     def _living(self, texts: Collection[str]) -> int:
-        from cdc_lake.project.current import keyed_sql
-
         view, listed = self.state.view(self.con, self.table, "erase_view"), ", ".join(literal(t) for t in texts)
         return self._numbers(f"SELECT count(*) FROM ({keyed_sql(view)}) WHERE k IN ({listed or 'NULL'})")[0]
 

@@ -86,7 +86,7 @@ def store_error(path: str, error: Exception) -> LakeError | UnavailableError:
 
 def store_answer(path: str, error: Exception) -> str:
     """The same in one line, for a finding."""
-    return store_error(path, error).message if "://" in path and _answer(str(error)) else first_line(error)
+    return store_error(path, error).message if is_named(path, error) else first_line(error)
 
 
 def is_named(path: str, error: Exception) -> bool:

@@ -104,8 +104,7 @@ def whole_tail(log: LogFiles) -> Tail:
 def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:
     """Look at the narrow columns of several tails at once."""
     selects = [
-        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL),
-        count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
+        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
         count(*) FILTER (__op = 't'),
         count(*) FILTER (contains(__headers, '"__debezium.newkey"') OR contains(__headers, '"__debezium.oldkey"')),
         count(*) FILTER (__op = 'u'), coalesce(max(__tx_order) FILTER ({REPAIR}), 0),

@@ -172,12 +172,8 @@ class Comparison:
         if not hashes:
             return 0
         erased = f"kind = 'missing' AND sha256({literal(salt)} || k) IN (SELECT unnest($1::VARCHAR[]))"
-        listed = [sorted(hashes)]
-        (count,) = self.con.execute(
-            f"SELECT coalesce(sum(n), 0) FROM differences WHERE {erased}", listed
-        ).fetchone() or (0,)
-        self.con.execute(f"DELETE FROM differences WHERE {erased}", listed)
-        return int(count)
+        taken = self.con.execute(f"DELETE FROM differences WHERE {erased} RETURNING n", [sorted(hashes)]).fetchall()
+        return sum(int(n) for (n,) in taken)
 
     def in_source(self, hashes: Sequence[str], items: Sequence[str]) -> list[tuple[Any, ...]]:
         """The hash and `items` (SQL over `t`) of the source's rows whose key hashes are `hashes`."""

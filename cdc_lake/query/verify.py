@@ -22,7 +22,7 @@ import psycopg
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
-from cdc_lake.land.erasures import read_erasures
+from cdc_lake.land.erasures import Erasures, read_erasures
 from cdc_lake.land.layout import parquet_files, transactions_path
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.project.bag import bag_sql
@@ -155,9 +155,10 @@ class Verifier:
                 state = replace(state, cut=replace(state.cut, position=max(position, state.cut.position)))
             con.execute(f"DELETE FROM {state.ends} WHERE {side.unseen}")
             ahead = _fold_is_ahead(con, state, side)
+            erasures = read_erasures(DeltaStore(self.lake.options), self.lake.root, self.source)
             report = Report(self.source, side.lsn, side.transactions, reached)
             for entry in entries:
-                compare = partial(self._compare, con, side, state, entry, (position, cut))
+                compare = partial(self._compare, con, side, state, entry, (position, cut), erasures=erasures)
                 found = self._with_memory(con, f"{entry['schema']}.{entry['table']}", compare)
                 table = found.report
                 if mend is not None or not table.ok:
@@ -209,6 +210,8 @@ class Verifier:
         state: SourceState,
         entry: Mapping[str, Any],
         place: tuple[int, int],
+        *,
+        erasures: Erasures,
     ) -> Found:
         name = TableId(entry["schema"], entry["table"])
         table = next((t for t in state.tables if t.table == name), None)
@@ -220,14 +223,9 @@ class Verifier:
             rows = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
             lake = {c.name: printed(c.lake_type, f"l.c{i}") for i, c in enumerate(view.shapes.target.columns)}
             keyed = keyed and view.shapes.keyed
-        erased = self._erased(name) if keyed else ("", frozenset[str]())
+        erased = erasures.salt, frozenset(e.row_hash for e in erasures.of(name) if keyed)
         comparison = Comparison(con, side.connection, name, pairs(columns, lake, keyed), rows, erased)
         return Found(comparison, comparison.run(), state, table, entry, side, *place)
-
-    def _erased(self, table: TableId) -> tuple[str, frozenset[str]]:
-        """The salt, and the hashes of keys that were erased from the table."""
-        found = read_erasures(DeltaStore(self.lake.options), self.lake.root, self.source)
-        return found.salt, frozenset(e.row_hash for e in found.of(table))
 
 
 def _memory_steps(least_mb: int) -> Iterator[int]:
