@@ -10,8 +10,9 @@ import pytest
 from cdc_lake.events import TableId
 from cdc_lake.project.fold import rebuild_table
 from cdc_lake.project.lake import Lake
+from tests.commands import fold, run
 from tests.lake_model import SOURCE, Feed, Transaction
-from tests.unit.test_erase import CANARY, KEY, fold, holding, query, rows_of, run
+from tests.unit.test_erase import CANARY, KEY, holding, query, rows_of
 
 CUSTOMERS, ORDERS, LINES, VISITS = (TableId("public", n) for n in ("customers", "orders", "lines", "visits"))
 # In the model's tables `qty` is a number: here it is the key of the row that a row belongs to.

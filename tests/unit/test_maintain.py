@@ -31,10 +31,10 @@ from cdc_lake.maintain.look import look
 from cdc_lake.maintain.plan import Merge, Rules, find_merge, fold_due, plan
 from cdc_lake.maintain.run import Job, Report, maintain
 from cdc_lake.project.files import read_files
-from cdc_lake.project.fold import fold_source
 from cdc_lake.project.lake import Lake
 from cdc_lake.query.run import SqlError, run_sql
 from cdc_lake.query.session import open_session
+from tests.commands import fold
 from tests.lake_model import SOURCE, Feed, append_log, append_schemas, config, log_row, schema_row
 from tests.lakes import end, event, log_rows, make_sink
 
@@ -55,10 +55,6 @@ def keep_in_shape(wanted: Job) -> dict[str, Report]:
     reports = {str(r.part): r for r in maintain(wanted, lambda _line: None)}
     assert [r for r in reports.values() if r.failed] == []
     return reports
-
-
-def fold(folder: Path) -> None:
-    assert {d.outcome for d in fold_source(lake(folder), SOURCE, lambda _table: True)} <= {"folded", "current"}
 
 
 def trade(feed: Feed, chance: Random, transactions: int = 12) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,8 +14,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cdc_lake.cli import main as cli
-from cdc_lake.cli import output
 from cdc_lake.config import Config, RetentionClass, load_config
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId, TopicPartition
@@ -25,10 +22,9 @@ from cdc_lake.land.append import AppendTable, Span, transaction_id
 from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.land.lock import sole_rewriter
 from cdc_lake.land.tables import DEAD_LETTERS, LOG
-from cdc_lake.project.fold import fold_source
-from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 from cdc_lake.retain.policy import Policy
+from tests.commands import fold, run
 from tests.lake_model import SOURCE, Feed, append, log_row
 
 ORDERS, BAG = TableId("public", "orders"), TableId("public", "bag")
@@ -57,21 +53,6 @@ def feed(tmp_path: Path) -> Feed:
     fold(tmp_path)
     (tmp_path / "cdc-lake.yaml").write_text(f"lake: {{uri: {tmp_path}/lake}}\n{_CLASSES}\n")
     return made
-
-
-def fold(folder: Path) -> None:
-    outcomes = {d.outcome for d in fold_source(Lake(str(folder / "lake")), SOURCE, lambda _table: True)}
-    assert outcomes <= {"folded", "current"}
-
-
-def run(folder: Path, *words: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, Any]:
-    """A command of this process, and its JSON."""
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--config", str(folder / "cdc-lake.yaml"), "--json", *words])
-    output.configure(config=None, as_json=False, verbosity=0)
-    text = capfd.readouterr().out
-    return int(stop.value.code or 0), json.loads(text) if text else None
 
 
 def outcomes(document: Any) -> dict[str, tuple[str, int, int]]:

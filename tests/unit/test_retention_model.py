@@ -15,12 +15,13 @@ from cdc_lake.land.layout import current_path, log_path
 from cdc_lake.maintain.plan import COMPACT, Step
 from cdc_lake.maintain.work import do
 from cdc_lake.project.as_of import read_as_of
-from cdc_lake.project.fold import fold_source, rebuild_table
+from cdc_lake.project.fold import rebuild_table
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.moments import MomentError
 from cdc_lake.query.history_views import history_view
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, Report, retain
+from tests.commands import fold
 from tests.lake_model import SOURCE, Feed
 from tests.unit.test_history_model import begun, opened, rows_at
 from tests.unit.test_project_model import TABLES
@@ -37,11 +38,6 @@ def apply(folder: Path, until: int) -> dict[TableId, Report]:
     found = {r.table: r for r in retain(job, lambda _line: None)}
     assert [(r.error.message, r.error.why) for r in found.values() if r.error is not None] == []
     return found
-
-
-def fold(folder: Path) -> None:
-    outcomes = {d.outcome for d in fold_source(Lake(str(folder / "lake")), SOURCE, lambda _table: True)}
-    assert outcomes <= {"folded", "current"}
 
 
 def history(folder: Path, starts: dict[TableId, int]) -> History:
