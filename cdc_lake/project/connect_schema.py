@@ -8,7 +8,15 @@ from typing import Any
 
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
-from cdc_lake.project.pgtypes import TEXT_TYPES, PgType, is_known, lake_type, parse_propagated, parse_type
+from cdc_lake.project.pgtypes import (
+    GEOMETRIC_TYPES,
+    TEXT_TYPES,
+    PgType,
+    is_known,
+    lake_type,
+    parse_propagated,
+    parse_type,
+)
 from cdc_lake.project.schema import Column, TableSchema, checked
 from cdc_lake.project.wire import Settings, binary_encoding, unknown_encoding
 
@@ -39,8 +47,14 @@ _SEMANTIC = {
     "io.debezium.data.Ltree": ("text", "ltree"),
     "io.debezium.data.Tsvector": ("text", "tsvector"),
     "io.debezium.data.geometry.Point": ("point", "point"),
+    "io.debezium.data.geometry.Circle": ("geometry_base64", "circle"),
+    "io.debezium.data.geometry.Line": ("geometry_base64", "line"),
     "io.debezium.data.VariableScaleDecimal": ("numeric_variable", "numeric"),
 }
+
+# PostgreSQL's own shapes share a schema with PostGIS's, whose values stay the structs that they are.
+_GEOMETRY = "io.debezium.data.geometry.Geometry"
+_POSTGIS = frozenset({"geometry", "geography"})
 
 _PLAIN = {
     "int8": ("int", "smallint"),
@@ -108,6 +122,8 @@ def _resolve(field: Mapping[str, Any], settings: Settings) -> tuple[str, PgType,
             return f"printed|{lake}|{encoding}", propagated or pg, "VARCHAR"
         return encoding, propagated or pg, lake
     known = propagated.element if propagated is not None and propagated.array else None
+    if known is not None and known.name in GEOMETRIC_TYPES and field["items"]["type"] == "struct":
+        return None
     encoding, pg = _wire(field["items"], settings, known)
     return f"[]{encoding}", propagated or PgType(pg.name, pg.modifiers, array=True), f"{lake_type(pg)}[]"
 
@@ -135,6 +151,8 @@ def _wire(field: Mapping[str, Any], settings: Settings, known: PgType | None) ->
         length = parameters.get("length", "0")
         varying = known is not None and known.name == "bit varying"
         return ("varbits", known) if varying and known else (f"bits:{length}", PgType("bit", (int(length),)))
+    if semantic == _GEOMETRY and known is not None and known.name not in _POSTGIS:
+        return "geometry_base64", _shown(known, PgType("text"))
     if semantic in _SEMANTIC:
         encoding, spelling = _SEMANTIC[semantic]
         return encoding, _shown(known, parse_type(spelling))

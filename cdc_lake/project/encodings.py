@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cdc_lake.project.geometry import geometry
 from cdc_lake.project.printing import printed
 from cdc_lake.sqltext import literal
 
@@ -26,11 +27,12 @@ _TIMESTAMP_RANGES = {
     "ns": (-9223372036854775807, 9223372036854775806),
 }
 
-# What the connector writes for infinity and -infinity: dates in a snapshot and in the stream, timestamps by unit.
-INFINITE_DAYS = ((-622191234, -2147472692), (-625821272, -2147472691))
+# What the connector writes for infinity and -infinity: dates in a snapshot and in the stream, timestamps by unit. The
+# last of each is what Debezium before 3.7 wrote, where that was another number.
+INFINITE_DAYS = ((-622191234, 2146033979, -2147472692), (-625821272, -2147472691))
 INFINITE_TIMESTAMPS = {
-    "ms": ((9223372036825200,), (-9223372036832400,)),
-    "us": ((9223372036825200000,), (-9223372036832400000,)),
+    "ms": ((9223372036825200000, 9223372036825200), (-9223372036832400000, -9223372036832400)),
+    "us": ((9223372036854775807, 9223372036825200000), (-9223372036854775808, -9223372036832400000)),
     "ns": ((9223372036854775807,), (-9223372036854775808,)),
 }
 
@@ -160,7 +162,8 @@ def _timestamp(unit: str) -> Callable[[str, str, str], str]:
     def read(raw: str, lake: str, argument: str) -> str:
         number = f"TRY_CAST({raw} AS BIGINT)"
         low, high = _TIMESTAMP_RANGES[unit]
-        inside = f"{number} BETWEEN {low} AND {high} AND {number} <> {INFINITE_TIMESTAMPS[unit][0][0]}"
+        endless = ", ".join(map(str, INFINITE_TIMESTAMPS[unit][0]))
+        inside = f"{number} BETWEEN {low} AND {high} AND {number} NOT IN ({endless})"
         ordinary = f"WHEN {inside} THEN make_timestamp({to_us.format(number)})"
         return _infinite(number, INFINITE_TIMESTAMPS[unit], "TIMESTAMP", ordinary)
 
@@ -243,16 +246,7 @@ def _decoded(reader: Callable[[str, str, str], str]) -> Callable[[str, str, str]
 
 
 def _geometry(reader: Callable[[str, str, str], str]) -> Callable[[str, str, str], str]:
-    """Shapes arrive with Java's numbers (`1.0`, `1.0E20`); PostgreSQL prints `1`, `1e+20`."""
-    tokens = literal(r"-?(?:[0-9.]+(?:E-?[0-9]+)?|NaN|Infinity)|[^-0-9NI]")
-    number = printed("DOUBLE", "TRY_CAST(t AS DOUBLE)")
-
-    def read(raw: str, lake: str, argument: str) -> str:
-        text = _decoded(reader)(raw, lake, argument)
-        parts = f"list_transform(regexp_extract_all({text}, {tokens}), lambda t: COALESCE({number}, t))"
-        return f"array_to_string({parts}, '')"
-
-    return read
+    return lambda raw, lake, argument: geometry(raw, _decoded(reader)(raw, lake, argument))
 
 
 def _bit(raw: str, lake: str, argument: str) -> str:

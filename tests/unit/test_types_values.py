@@ -305,3 +305,47 @@ def test_a_decimal_that_would_be_rounded_is_named(sent: str, *, lossy: bool) -> 
 )
 def test_infinity_is_never_an_ordinary_day(type_: str, sent: Any, shown: str) -> None:
     assert read_back(type_, [sent], sql="{typed}::VARCHAR") == [shown]
+
+
+@pytest.mark.parametrize(
+    ("type_", "sent", "shown"),
+    [
+        ("line", "ey0wLjUsMS4wRS0zMDAsMS4wRTE2fQ==", "{-0.5,1e-300,1e+16}"),
+        ("lseg", "WygwLjAsMC4wKSwoMS4wLDEuMCld", "[(0,0),(1,1)]"),
+        ("circle", "PCgxLjBFMjAsLTEuMEUtMTApLDEuMEUxNT4=", "<(1e+20,-1e-10),1e+15>"),
+        ("date", -2147472692, "infinity"),
+        ("timestamp", 9223372036825200000, "infinity"),
+        ("timestamp", -9223372036832400000, "-infinity"),
+        ("timestamp(3)", 9223372036825200, "infinity"),
+        ("timestamp(3)", -9223372036832400, "-infinity"),
+    ],
+)
+def test_a_log_that_debezium_3_6_filled_reads_as_before(type_: str, sent: Any, shown: str) -> None:
+    assert read_back(type_, [sent], sql="({typed})::VARCHAR") == [shown]
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+points = st.tuples(numbers, numbers)
+
+
+def binary(points: Sequence[tuple[float, float]]) -> str:
+    """A line in well-known binary, little-endian, in base64."""
+    return in_base64(struct.pack(f"<BII{2 * len(points)}d", 1, 2, len(points), *(n for p in points for n in p)))
+
+
+@many
+@given(st.lists(points, min_size=1, max_size=5), st.booleans())
+def test_a_path_keeps_every_digit_of_its_points(points: list[tuple[float, float]], closed: bool) -> None:
+    sent = {"wkb": binary(points), "srid": None, "extensions": {"type": "path", "closed": str(closed).lower()}}
+    (shown,) = read_back("path", [sent])
+    assert shown[0] + shown[-1] == ("()" if closed else "[]")
+    assert [tuple(map(float, p.split(","))) for p in shown[2:-2].split("),(")] == points
+
+
+@pytest.mark.parametrize("wkb", ["", "AAAAAAIAAAAB", "not base64!", "AQcAAAAA"])
+def test_a_shape_that_cannot_be_read_is_null_and_said_to_be(wkb: str) -> None:
+    sent = {"wkb": wkb, "srid": None, "extensions": {"type": "lseg"}}
+    column = column_of(schema_of("lseg"))
+    assert column is not None
+    assert read_back("lseg", [sent]) == [None]
+    assert read_back("lseg", [sent], sql=lossy_expression(column, "{raw}")) == [True]
