@@ -4,7 +4,8 @@ from __future__ import annotations
 
 POSTGRES = "18"
 KAFKA = "4.3.1"
-DEBEZIUM = "3.6.3.Final"
+DEBEZIUM = "3.7.0.Final"
+JETTY = "12.0.34"
 LOG4J = "2.25.4"
 
 # Debezium asks for older parts of Kafka: each that it shares with the worker is pinned to Kafka's version. A "!" keeps
@@ -18,6 +19,9 @@ COORDINATES: tuple[str, ...] = (
     f"io.debezium:debezium-connector-postgres:{DEBEZIUM}",
     f"org.apache.kafka:connect-json:{KAFKA}!",
     f"org.apache.kafka:connect-transforms:{KAFKA}!",
+    f"org.eclipse.jetty.ee10:jetty-ee10-servlet:{JETTY}!",
+    f"org.eclipse.jetty:jetty-security:{JETTY}!",
+    f"org.eclipse.jetty:jetty-session:{JETTY}!",
     # Without a binding SLF4J is silent, and a failing component would have no last words to show.
     f"org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J}!",
 )

@@ -1,4 +1,4 @@
-"""What the connector loses before the log sees it, found by sending every type through Debezium 3.6.
+"""What the connector loses before the log sees it, found by sending every type through Debezium 3.7.
 
 None of this can be repaired at read. `unsent` columns have no place in the lake; `caveats` are words for people.
 """
@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cdc_lake.project.pgtypes import TEXT_TYPES, PgType, is_known, parse_type
+from cdc_lake.project.pgtypes import GEOMETRIC_TYPES, TEXT_TYPES, PgType, is_known, parse_type
 
 # Arrays of these never arrive: the connector leaves the column out, or sends null for every value.
-_UNSENT_ARRAYS = frozenset({"money", "name", "interval", "bit", "bit varying", "xml", "point", "refcursor"})
+_UNSENT_ARRAYS = frozenset(
+    {"money", "name", "interval", "bit", "bit varying", "xml", "point", "refcursor"} | GEOMETRIC_TYPES
+)
 # An omitted value of an array of these arrives as a mark; of every other array as null.
 _MARKED_ARRAYS = frozenset(
     {"text", "character varying", "character", "json", "jsonb", "bytea", "integer", "bigint", "date", "uuid"}
 )
+
+# Large values of these have no mark either.
+_UNMARKED = frozenset({"path", "polygon"})
 
 _BY_TYPE = {
     "date": (
@@ -27,11 +32,12 @@ _BY_TYPE = {
         "2147483648 hours or more stop the connector for good: keep such values out of the source",
     ),
     "bit varying": ("leading zeros are lost",),
+    "polygon": ("a last point that repeats the first is lost",),
 }
 _BY_ELEMENT = {
     "numeric": "an array with NaN or infinity in it arrives as null",
     "time without time zone": "microseconds are cut to milliseconds",
-    "time with time zone": "the zone and the fraction of a second are lost",
+    "time with time zone": "the zone is lost: values arrive in UTC",
 }
 
 
@@ -56,7 +62,7 @@ def unchanged_as_null(pg: PgType) -> bool:
     """
     if pg.array:
         return pg.name not in _MARKED_ARRAYS
-    return pg.name in ("bit", "bit varying") and pg.modifiers != (1,)
+    return pg.name in _UNMARKED or (pg.name in ("bit", "bit varying") and pg.modifiers != (1,))
 
 
 def caveats(source_type: str) -> tuple[str, ...]:

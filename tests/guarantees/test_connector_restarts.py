@@ -1,4 +1,4 @@
-"""Promise: `verify` is the proof. What the connector itself loses when it restarts is found by it, and put right."""
+"""Promise: each change is kept once, also when the connector stops between the changes of an open transaction."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def interleave(open_one: psycopg.Connection, other: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def test_what_a_restarted_connector_leaves_out_of_an_open_transaction_is_found_and_put_right(
+def test_a_transaction_that_was_open_when_the_connector_stopped_is_whole_afterwards(
     stack: RunningStack, database: Database, tmp_path: Path
 ) -> None:
     """Debezium before 3.7.0 takes the one LSN for the other and leaves out what came before it (debezium/dbz#76). Its
-    END then counts the rest as the whole, so that no cut can wait for it."""
+    END then counts the rest as the whole, so that no cut could wait for it."""
     database.execute(
         "CREATE TABLE till (id int PRIMARY KEY, n int)", "INSERT INTO till SELECT i, 0 FROM generate_series(1, 4) i"
     )
@@ -57,9 +57,6 @@ def test_what_a_restarted_connector_leaves_out_of_an_open_transaction_is_found_a
         project.ok("connector", "resume", project.name)
         database.execute("INSERT INTO till VALUES (5, 0)")
         wait_for(lambda: has_row(project, 5), "what came later")
-        seen = project.query("FROM till ORDER BY id")
-        with sink(project):
-            assert project.verify()["ok"] == (seen == ROWS), "it tells whether something is wrong"
-            project.ok("verify", "--repair")
-            assert project.verify()["ok"]
         assert project.query("FROM till ORDER BY id") == ROWS
+        with sink(project):
+            assert project.verify()["ok"]

@@ -486,8 +486,8 @@ def test_a_running_config_that_loses_data_fails_though_the_file_is_mended() -> N
 
 def test_the_plugin_and_its_version_are_judged() -> None:
     class_ = POS.config["connector.class"]
-    assert connector.check_plugin(SUBJECT, [{"class": class_, "version": "3.6.3.Final"}]).status is Status.OK
-    assert connector.check_plugin(SUBJECT, [{"class": class_, "version": "2.7.0.Final"}]).status is Status.WARN
+    assert connector.check_plugin(SUBJECT, [{"class": class_, "version": "3.7.0.Final"}]).status is Status.OK
+    assert connector.check_plugin(SUBJECT, [{"class": class_, "version": "3.6.3.Final"}]).status is Status.WARN
     assert connector.check_plugin(SUBJECT, [{"class": "other", "version": "1"}]).status is Status.FAIL
 
 

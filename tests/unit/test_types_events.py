@@ -69,7 +69,7 @@ def test_an_unchanged_large_value_is_recognised_or_known_to_arrive_as_null(
         answer = is_unchanged(engine, schema, column, [event["unchanged"]], PLACEHOLDER)
         if unchanged_as_null(parse_type(column.source_type)):
             assert event["unchanged"] is None
-            assert answer is None
+            assert not any(answer or ())
         else:
             assert answer == [True]
 

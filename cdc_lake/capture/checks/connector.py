@@ -12,7 +12,7 @@ from cdc_lake.capture.submit import Difference
 from cdc_lake.checks import Check, Status, fail, failed, listed, ok, warn
 
 # The settings are judged by what this version was seen to do.
-_MEASURED = (3, 6)
+_MEASURED = (3, 7)
 
 
 def check_plugin(subject: Subject, plugins: Sequence[Mapping[str, Any]]) -> Check:
@@ -32,7 +32,8 @@ def check_plugin(subject: Subject, plugins: Sequence[Mapping[str, Any]]) -> Chec
         return warn(
             name,
             f"Debezium {version}",
-            why=f"Settings and losses are known of {'.'.join(map(str, _MEASURED))}; earlier versions ignore some.",
+            why=f"Settings and losses are known of {'.'.join(map(str, _MEASURED))}. Earlier versions ignore some "
+            "settings, and may leave out the first part of a transaction that was open when they restarted.",
             fix="put a newer Debezium on the worker's plugin.path and restart it",
         )
     return ok(name, f"Debezium {version}")
