@@ -1,4 +1,4 @@
-"""`fold`: advance the folded `current` tables."""
+"""`fold`: advance the folded `current` and `history` tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fold(
         int, typer.Option("--memory-mb", min=64, help="Memory for the fold; the rest spills to disk.")
     ] = 1024,
 ) -> None:
-    """Fold the change log into `current`, so that reads have a shorter tail to resolve.
+    """Fold the change log into `current` and `history`, so that reads have a shorter tail to resolve.
 
     Only economy: a query sees every landed change whether or not it is folded. Safe to interrupt and to run twice.
     """

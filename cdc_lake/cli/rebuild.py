@@ -28,7 +28,7 @@ def rebuild(
     Readers see the old fold until the new one is whole. It mends a fold that was damaged or changed by hand.
     """
     from cdc_lake.cli.fold import find_tables
-    from cdc_lake.land.layout import current_path, patch_path, remove_all
+    from cdc_lake.land.layout import current_path, history_path, patch_path, remove_all
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
 
@@ -37,12 +37,12 @@ def rebuild(
     known = {source: lake.tables(source) for source in lake.sources()}
     (wanted,) = find_tables([table], [t for found in known.values() for t in found]) or set()
     source = next(s for s, found in known.items() if wanted in found)
-    for path in (current_path(lake.root, source, wanted), patch_path(lake.root, source, wanted)):
+    for path in (current_path, patch_path, history_path):
         try:
-            lake.open(path)
+            lake.open(path(lake.root, source, wanted))
         except LakeError:
             # Its Delta log cannot be read, so there is nothing to swap: it is only derived, and made anew from the log.
-            remove_all(path, lake.options)
+            remove_all(path(lake.root, source, wanted), lake.options)
     output.say(f"{wanted}: folding from the start of its log")
     done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb)
     if done.error is not None:

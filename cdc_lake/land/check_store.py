@@ -78,6 +78,7 @@ def read_tables(root: str, source: str, options: dict[str, str] | None = None) -
         ) from None
     for table in tables:
         paths += [layout.log_path(root, source, table), layout.current_path(root, source, table)]
+        paths.append(layout.history_path(root, source, table))
     return [facts for path in paths if (facts := _read(path, options)) is not None]
 
 

@@ -5,6 +5,7 @@
     <lake>/<source>/log/<schema>/<table>        the change log, one table per source table
     <lake>/<source>/current/<schema>/<table>    the fold: one row per key
     <lake>/<source>/patch/<schema>/<table>      rows of the fold that changed since it was written
+    <lake>/<source>/history/<schema>/<table>    the folded history: every version of every row
     <lake>/<source>/transactions                BEGIN and END of the source's transactions
     <lake>/<source>/schemas                     every schema version that was seen
     <lake>/<source>/dead_letters                records that could not be decoded
@@ -66,6 +67,11 @@ def current_path(root: str, source: str, table: TableId) -> str:
 def patch_path(root: str, source: str, table: TableId) -> str:
     """What lies over the folded `current` of `table`."""
     return _join(root, source, "patch", table.schema, table.name)
+
+
+def history_path(root: str, source: str, table: TableId) -> str:
+    """The folded `history` of `table`."""
+    return _join(root, source, "history", table.schema, table.name)
 
 
 def transactions_path(root: str, source: str) -> str:

@@ -12,7 +12,7 @@ from cdc_lake.project.rules import fold_pays
 FOLD, COMPACT, CHECKPOINT, CLEANUP, VACUUM, REMEMBER = "fold", "compact", "checkpoint", "cleanup", "vacuum", "remember"
 
 # The read models: folds merge their small files.
-CURRENT, PATCH = "current", "patch"
+CURRENT, PATCH, HISTORY = "current", "patch", "history"
 
 # Fewer files than this cost a reader less than merging them costs.
 _FILES = 8
@@ -83,7 +83,7 @@ def fold_due(unfolded: int, folded: int) -> str:
 def plan(part: str, seen: Look, rules: Rules) -> list[Step]:
     """What is due for the table, in the order in which it is done. Folds are decided apart: see `fold_due`."""
     steps = []
-    merge = find_merge(seen.sizes, rules.target_bytes) if part not in (CURRENT, PATCH) else None
+    merge = find_merge(seen.sizes, rules.target_bytes) if part not in (CURRENT, PATCH, HISTORY) else None
     if not seen.remembers:
         steps.append(Step(REMEMBER, "removed files must stay written down until they are deleted"))
     if merge is not None:

@@ -77,7 +77,7 @@ def keyed_rewrite(
 ) -> Rewrite:
     """The files that hold a key of `delta`, and too many small ones, with the changes in them."""
     wanted = f"SELECT 1 FROM {delta.relation} d WHERE {_same(view, base)}"
-    touched = _holding(con, segments, wanted)
+    touched = holding(con, segments, wanted)
     chosen = _chosen(segments, touched, limit)
     kept = base_select(_over(view, base, chosen), f"NOT EXISTS ({wanted})")
     values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
@@ -90,7 +90,7 @@ def bag_rewrite(
 ) -> Rewrite:
     """The files that hold a row that goes, of a table without a key, and too many small ones."""
     same = [f"{base.value(c)} IS NOT DISTINCT FROM t.c{i}" for i, c in enumerate(view.shapes.target.columns)]
-    touched = _holding(con, segments, f"SELECT 1 FROM ({taken_sql(view)}) t WHERE {' AND '.join(same)}")
+    touched = holding(con, segments, f"SELECT 1 FROM ({taken_sql(view)}) t WHERE {' AND '.join(same)}")
     chosen = _chosen(segments, touched, limit)
     added = view.tail.facts.placed + view.tail.facts.free
     return Rewrite(chosen, bag_sql(_over(view, base, chosen)), sum(s.rows for s in chosen) + added)
@@ -105,7 +105,7 @@ def _same(view: View, base: Base) -> str:
     return " AND ".join(f"d.c{places[n]} = b.{ident(n)}" for n in base.numbers) or f"d.k = {base.key}"
 
 
-def _holding(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment], wanted: str) -> dict[str, int]:
+def holding(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment], wanted: str) -> dict[str, int]:
     """The files with rows `b` for which `wanted` has one, and how many."""
     if not segments:
         return {}

@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.append import transaction_id
+from cdc_lake.land.erasures import MARK
 from cdc_lake.land.starts import start_of
 from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.sqltext import ident, literal
@@ -52,12 +53,14 @@ class LogFile:
 @dataclass(frozen=True, slots=True)
 class LogFiles:
     """The files of one version of a log; `positions` are the offsets to land next, per (topic, partition), `start` is
-    the position at which retention made it begin (see `land.starts`)."""
+    the position at which retention made it begin (see `land.starts`), `erased` tells of what was erased from it (see
+    `land.erasures`)."""
 
     version: int
     files: tuple[LogFile, ...]
     positions: Lows = field(default_factory=dict)
     start: int = 0
+    erased: int = 0
 
     @property
     def rows(self) -> int:
@@ -95,7 +98,11 @@ def read_files(path: str, table: DeltaTable) -> LogFiles:
     columns = {name: actions[name].to_pylist() for name in _READ if name in actions.schema.names}
     rows = [_file(path, {k: v[i] for k, v in columns.items()}) for i in range(actions.num_rows)]
     return LogFiles(
-        version=table.version(), files=tuple(rows), positions=_positions(table, rows), start=start_of(table)
+        version=table.version(),
+        files=tuple(rows),
+        positions=_positions(table, rows),
+        start=start_of(table),
+        erased=table.transaction_version(MARK) or 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Advance the folded `current` of tables to the cut, one Delta commit per table that holds rows and checkpoint."""
+"""Advance the folded `current` and `history` of tables to the cut, one Delta commit each, with the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.events import TableId
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
+from cdc_lake.project.history_fold import fold_history
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import add_folded
@@ -28,7 +29,9 @@ from cdc_lake.project.writing import Place, write_fold
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What became of one table: `folded`, `current` (nothing new), `overtaken` (another fold was first) or `failed`."""
+    """What became of one table: `folded`, `current` (nothing new), `overtaken` (another fold was first) or `failed`.
+
+    `rows` were written of its `current`, `history_rows` of its history."""
 
     table: TableId
     outcome: str
@@ -36,6 +39,7 @@ class Folded:
     cut: int = 0
     seconds: float = 0.0
     error: CdcLakeError | None = None
+    history_rows: int = 0
 
 
 @contextmanager
@@ -79,11 +83,23 @@ def _timed(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState
     begun = time.monotonic()
     try:
         done = fold_table(con, state, table, replacing=replacing)
+        done = _with_history(con, state, table, done, replacing=replacing)
     except CdcLakeError as error:
         done = Folded(table.table, "failed", error=error)
     except duckdb.Error as error:
         done = Folded(table.table, "failed", error=_explained(table.table, error))
     return replace(done, seconds=time.monotonic() - begun)
+
+
+def _with_history(
+    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, done: Folded, *, replacing: bool
+) -> Folded:
+    """`current` is folded: what its history meets does not undo that."""
+    try:
+        rows = fold_history(con, state, table, replacing=replacing)
+    except (DeltaError, OSError, ValueError, RuntimeError, duckdb.Error) as error:
+        return replace(done, outcome="failed", error=_explained(table.table, error))
+    return replace(done, history_rows=rows)
 
 
 def rebuild_table(

@@ -7,12 +7,15 @@
    key changes, into lineages.
 4. Type the images. A value that one leaves out is the last known one of the lineage.
 5. A state holds until the next one of its key, or until the era ends. An `r` that shows nothing new is none.
+
+Behind a folded history the same begins with the rows that stand there: each is a group of its own before all others,
+the first row of its key, with the values and the beginning that it had.
 """
 
 from __future__ import annotations
 
 from cdc_lake.project.headers import NEW_KEY, OLD_KEY, other_key
-from cdc_lake.project.life import HISTORY_COLUMNS, Life, life_steps
+from cdc_lake.project.life import HISTORY_COLUMNS, Carried, Life, life_steps
 from cdc_lake.sqltext import literal
 
 # A row that a key has had: `kid` is the key in its era as a number, `inc` counts its rows.
@@ -20,21 +23,75 @@ NODE = ("kid", "inc")
 
 
 def history_sql(life: Life) -> str:
-    """A query of all versions: the values as c0, c1, …, then `HISTORY_COLUMNS`."""
-    steps = [
+    """A query of all versions: the values as c0, c1, …, then `HISTORY_COLUMNS`.
+
+    Behind a folded history, those that ended or began behind it, and those of keys that were touched.
+    """
+    return f"WITH RECURSIVE {', '.join(history_steps(life))} {' UNION ALL '.join(_shown(life))}"
+
+
+def state_sql(life: Life) -> str:
+    """As `history_sql`, with what a fold keeps for the life that goes on: `since`, the time before which the key's next
+    row cannot begin, `lost`, the columns that its last image left unknown, and `gone`: not a version, but a key that
+    has no row at the cut. Closed versions have null there.
+    """
+    names = [f"c{i}" for i in range(len(life.shapes.names))]
+    none = ", ".join([*(f"NULL AS {n}" for n in names), *(f"NULL AS {c}" for c in HISTORY_COLUMNS if c != "__key")])
+    open_only = "CASE WHEN s.valid_to IS NULL THEN {} END AS {}"
+    lost = "[]::VARCHAR[]"
+    joined = "LEFT JOIN newest n ON n.kid = s.kid"
+    if life.shapes.toastable:
+        lost = "z.unknown" if life.carried is None else "coalesce(z.unknown, n.lost)"
+        joined += f" LEFT JOIN vals z ON {same_image('n', 'z')}"
+    kept = f", {open_only.format('n.since', 'since')}, {open_only.format(lost, 'lost')}, false AS gone"
+    gone = f"""SELECT {none}, CAST(y.k AS JSON) AS __key, n.since, NULL AS lost, true AS gone
+        FROM newest n JOIN keys y ON y.kid = n.kid JOIN eras e ON e.era = y.era
+        WHERE n.alive = 0 AND e.end_id IS NULL"""
+    steps = ", ".join([*history_steps(life), *_last_steps(life)])
+    return f"WITH RECURSIVE {steps} {' UNION ALL BY NAME '.join([*_shown(life, kept, joined), gone])}"
+
+
+def history_steps(life: Life) -> list[str]:
+    """All common table expressions up to `lines` and `vals`."""
+    return [
         *life_steps(life, event_columns(life)),
-        *group_steps(),
+        *group_steps(life.carried),
         *lineage_steps(),
         *_values(life),
         *_states(life),
         *_lines(),
     ]
-    values = ", ".join(f"x.c{i}" for i in range(len(life.shapes.names)))
+
+
+def _shown(life: Life, further: str = "", joined: str = "") -> list[str]:
+    """Queries of all versions, with `further` columns over `lines` as `s` and what is `joined` to it."""
+    names = [f"c{i}" for i in range(len(life.shapes.names))]
+    values = ", ".join(f"x.{n}" for n in names)
     own = ", ".join(f"{sql} AS {name}" for name, sql in zip(HISTORY_COLUMNS, _SHOWN, strict=True))
-    return f"""WITH RECURSIVE {", ".join(steps)}
-        SELECT {values}, {own} FROM lines s JOIN vals x ON {same_image("s", "x")}"""
+    found = [f"SELECT {values}, {own}{further} FROM lines s JOIN vals x ON {same_image('s', 'x')} {joined}"]
+    if life.carried is not None:
+        ends = {n: sql for n, sql in zip(HISTORY_COLUMNS, _SHOWN, strict=True) if n in _ENDS}
+        items = [*(f"b.{n}" for n in names), *(f"{ends.get(n, f'b.{n}')} AS {n}" for n in HISTORY_COLUMNS)]
+        stood = f"lines s JOIN standing b ON b.k = s.k {joined} WHERE s.first = 0"
+        found.append(f"SELECT {', '.join(items)}{further} FROM {stood}")
+    return found
 
 
+def _last_steps(life: Life) -> list[str]:
+    """`newest`: of each key in its era the time, whether it has a row, and the place of its last image."""
+    image = "FILTER (part IS NOT NULL)"
+    place = ", ".join(f"arg_max({c}, first) {image} AS {c}" for c in ("top", "part", "off"))
+    last = f"""SELECT kid, max(since) AS since, arg_max(alive, first) AS alive, {place} FROM groups GROUP BY kid"""
+    if life.carried is None:
+        return [f"newest AS ({last})"]
+    return [
+        f"""newest AS (SELECT l.*, b.lost FROM ({last}) l JOIN keys y ON y.kid = l.kid
+            LEFT JOIN standing b ON b.k = y.k AND y.era = 0)"""
+    ]
+
+
+# The columns of `HISTORY_COLUMNS` that tell how a version ended.
+_ENDS = ("__valid_to", "__next_key", "__ended_by", "__ended_tx_id", "__to_position")
 _SHOWN = (
     "CASE WHEN s.made > 0 THEN 'c' WHEN s.was = 0 AND s.first_op <> 'd' THEN s.first_op ELSE s.image_op END",
     "s.valid_from",
@@ -64,14 +121,24 @@ def event_columns(life: Life) -> list[str]:
     return columns
 
 
-def group_steps() -> list[str]:
+def group_steps(carried: Carried | None = None) -> list[str]:
     """What each transaction made of each key: whether it is `alive` after it and `was` before, how many rows came and
-    went, and how many the key has had `before`."""
+    went, and how many the key has had `before`. What stands in a folded history is `standing`."""
+    steps, keys, standing = list[str](), "", ""
+    if carried is not None:
+        # A truncate ends all of them, else only those that were touched are asked for.
+        touched = "" if carried.tail.facts.truncates else " WHERE k IN (SELECT k FROM events)"
+        steps.append(f"standing AS MATERIALIZED (SELECT * FROM ({carried.rows}){touched})")
+        keys = " UNION SELECT k, 0 AS era FROM standing"
+        standing = """ UNION ALL BY NAME SELECT y.kid, NULL AS grp, 0 AS first, b.since AS stamp, b.__tx_id AS tx,
+            b.__from_position AS pos_tx, CASE WHEN b.gone THEN 'd' ELSE 'r' END AS first_op, 0 AS made,
+            b.gone::INT AS gone FROM standing b JOIN keys y ON y.k = b.k AND y.era = 0"""
     image = "FILTER (op IN ('c', 'u', 'r'))"
     told = "last_value(told IGNORE NULLS) OVER (PARTITION BY kid ORDER BY first ROWS {} AND 1 PRECEDING)"
     return [
-        """keys AS MATERIALIZED (SELECT k, era, row_number() OVER () AS kid
-            FROM (SELECT DISTINCT k, era FROM events WHERE k IS NOT NULL))""",
+        *steps,
+        f"""keys AS MATERIALIZED (SELECT k, era, row_number() OVER () AS kid
+            FROM (SELECT DISTINCT k, era FROM events WHERE k IS NOT NULL{keys}))""",
         """keyed AS MATERIALIZED (SELECT e.* EXCLUDE (era), y.kid
             FROM events e JOIN keys y ON y.k = e.k AND y.era = e.era)""",
         f"""counted AS (SELECT kid, grp, min(id) AS first, max(stamp) AS stamp, any_value(tx) AS tx,
@@ -80,7 +147,7 @@ def group_steps() -> list[str]:
             arg_max(op, id) {image} AS image_op, arg_max(part, id) {image} AS part,
             arg_max(off, id) {image} AS off, arg_max_null(lsn, id) {image} AS lsn,
             arg_max_null(other, id) FILTER (op = 'c') AS came_from
-            FROM keyed GROUP BY kid, grp)""",
+            FROM keyed GROUP BY kid, grp{standing})""",
         """told AS (SELECT *, CASE WHEN first_op = 'r' OR made > gone THEN 1 WHEN made < gone THEN 0
             WHEN first_op <> 'c' THEN 1 END AS told FROM counted)""",
         f"known AS (SELECT *, coalesce({told.format('BETWEEN UNBOUNDED PRECEDING')}, 0) AS was FROM told)",
@@ -96,11 +163,14 @@ def group_steps() -> list[str]:
 def lineage_steps() -> list[str]:
     """`located`: each event with its row's number `inc`; `lineage`: all rows that have had several keys, by the root.
 
-    The rows of a key leave in the order in which they came.
+    The rows of a key leave in the order in which they came. One that leaves and that the log never saw come has a
+    number that no other has.
     """
     here = "PARTITION BY e.kid, e.grp ORDER BY e.id"
     before = "g.inc - made - met"
-    inc = f"""CASE e.op WHEN 'd' THEN {before} - was + count(*) FILTER (e.op = 'd') OVER ({here})
+    left, came = (f"count(*) FILTER (e.op = '{op}') OVER ({here})" for op in ("d", "c"))
+    inc = f"""CASE e.op WHEN 'd' THEN CASE WHEN {left} > was + met + {came} THEN -e.id
+            ELSE {before} - was + {left} END
         ELSE {before} + met + count(*) FILTER (e.op = 'c') OVER ({here}) END"""
     moves = "SELECT *, row_number() OVER (PARTITION BY grp, k, other ORDER BY id) AS n FROM moves"
     columns = ", ".join(f"d.{c} AS from_{c}, c.{c} AS {c}" for c in NODE)
@@ -144,10 +214,25 @@ def _values(life: Life) -> list[str]:
     names = f"list_filter([{', '.join(unknown)}]::VARCHAR[], lambda x: x IS NOT NULL) AS unknown"
     return [
         f"""imaged AS (SELECT d.*, l.id, l.partial, {root}, coalesce(g.depth, 0) AS depth
-            FROM located l JOIN ({decoded}) d ON {same_image("l", "d")} LEFT JOIN lineage g ON {same})""",
+            FROM located l JOIN ({decoded}) d ON {same_image("l", "d")} LEFT JOIN lineage g ON {same}{_held(life)})""",
         f"followed AS (SELECT {', '.join([*place, *followed])} FROM imaged)",
         f"vals AS MATERIALIZED (SELECT {', '.join([*place, *shown, names])} FROM followed)",
     ]
+
+
+def _held(life: Life) -> str:
+    """What the rows of a folded history show comes before all images, as an image of theirs that left out the rest."""
+    if life.carried is None:
+        return ""
+    names = life.shapes.names
+    values = [f"l.c{i}" for i in range(len(names))]
+    marks = [f"coalesce(list_contains(l.lost, {literal(names[i])}), false) AS u{i}" for i in life.shapes.toastable]
+    root = ", ".join(f"coalesce(g.root_{c}, l.{c}) AS root_{c}" for c in NODE)
+    same = " AND ".join(f"g.{c} = l.{c}" for c in NODE)
+    # A row that stands is the first of its key here.
+    rows = "SELECT b.*, y.kid, 1 AS inc FROM standing b JOIN keys y ON y.k = b.k AND y.era = 0 WHERE NOT b.gone"
+    return f""" UNION ALL BY NAME SELECT {", ".join([*values, *marks])}, 0 AS id, true AS partial, {root},
+        coalesce(g.depth, 0) AS depth FROM ({rows}) l LEFT JOIN lineage g ON {same}"""
 
 
 def same_image(one: str, other: str, prefix: str = "") -> str:

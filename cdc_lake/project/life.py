@@ -36,9 +36,23 @@ HISTORY_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Carried:
+    """What a folded history leaves to the life behind it.
+
+    `rows` is a query of what each key was at its position (see `HistoryBase.standing`), `tail` what has come since:
+    rows of transactions alone. `begun` is when the last era began, in microseconds of the epoch; None: with the log.
+    """
+
+    rows: str
+    tail: Tail
+    begun: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Life:
     """A table's log up to `cut`. `timeline` is the query of `timeline_sql`; `keys` limits it to some keys, `start` is
-    the position at which the log begins (see `land.starts`), `renaming` tells rows that were sent under another key."""
+    the position at which the log begins (see `land.starts`), `renaming` tells rows that were sent under another key.
+    With `carried` it is what comes behind a folded history, for a table with a key."""
 
     shapes: Shapes
     files: tuple[str, ...]
@@ -47,10 +61,13 @@ class Life:
     keys: tuple[str, ...] | None = None
     start: int = 0
     renaming: Renaming | None = None
+    carried: Carried | None = None
 
     @property
     def relation(self) -> str:
         """The log, every row under the key that it is shown by."""
+        if self.carried is not None:
+            return f"(SELECT * FROM {self.carried.tail.relation} WHERE {self.carried.tail.unfolded})"
         return Tail(self.files, renaming=self.renaming).relation
 
     @property
@@ -60,6 +77,8 @@ class Life:
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
+        if self.carried is not None:
+            return placed(self.carried.tail, "timeline", self.cut, columns)
         facts, runs = Facts(1, 1, 1, 1, 1), "(SELECT lsn, pos FROM runs)"
         tail = Tail(self.files, cut=self.start, facts=facts, runs=runs, renaming=self.renaming)
         # Equal rows of a table without a key are all counted: those of a run that was begun again would count twice.
@@ -115,22 +134,27 @@ def life_steps(life: Life, columns: Sequence[str]) -> list[str]:
     events of one instant are one), the time `stamp` that is shown for it, and its `era`.
     """
     own = ("__op AS op", "__key AS k", "__tx_id AS tx", "__source_ts AS ts", "__lsn AS lsn", "__partition AS part")
+    carried = life.carried
+    # Behind a folded history there are no snapshots: it begins behind them.
+    runs = [] if carried else [f"runs AS MATERIALIZED ({life.runs()})"]
+    ended = "" if carried else f" UNION ALL BY NAME {life.ended()}"
+    begun = f"make_timestamptz({carried.begun})" if carried is not None and carried.begun is not None else "NULL"
     return [
         f"timeline AS MATERIALIZED ({life.timeline})",
-        f"runs AS MATERIALIZED ({life.runs()})",
+        *runs,
         f"placed AS ({life.placed([*own, *columns])})",
         f"""once AS MATERIALIZED (
             SELECT p.*, row_number() OVER (ORDER BY p.pos_tx, pos_order, off) AS id, {_GROUP} AS grp,
             greatest(ts, t.shown_ts) AS stamp
-            FROM (SELECT * FROM (FROM placed UNION ALL BY NAME {life.ended()})
+            FROM (SELECT * FROM (FROM placed{ended})
                 QUALIFY row_number() OVER (PARTITION BY {_IDENTITY} ORDER BY off) = 1) p
             LEFT JOIN timeline t ON t.pos = p.pos_tx)""",
-        """eras AS MATERIALIZED (
+        f"""eras AS MATERIALIZED (
             SELECT id AS era, stamp AS begun_at, lead(id) OVER w AS end_id, lead(grp) OVER w AS end_grp,
             lead(tx) OVER w AS end_tx, lead(stamp) OVER w AS end_at, lead(pos_tx) OVER w AS end_pos,
             lead(CASE op WHEN 's' THEN 'r' ELSE op END) OVER w AS end_op
             FROM (SELECT id, grp, tx, stamp, pos_tx, op FROM once WHERE op IN ('t', 's')
-                UNION ALL SELECT 0, NULL, NULL, NULL, NULL, NULL) WINDOW w AS (ORDER BY id))""",
+                UNION ALL SELECT 0, NULL, NULL, {begun}, NULL, NULL) WINDOW w AS (ORDER BY id))""",
         # What a transaction does before its own truncate leaves nothing behind.
         """events AS MATERIALIZED (SELECT o.*, e.era FROM once o ASOF JOIN eras e ON o.id > e.era
             WHERE op NOT IN ('t', 's') AND grp IS DISTINCT FROM e.end_grp)""",

@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -25,16 +25,20 @@ from cdc_lake.land.store import REMEMBERED
 # delta-rs 1.6 panics when it keeps statistics of a DATE 'infinity' or of years past 262142, both legal in PostgreSQL.
 _CONFIGURATION: Any = {"delta.dataSkippingNumIndexedCols": "0", **REMEMBERED}
 _WITHOUT_ZONE = "timestampNtz"
+# How delta-rs names the values that a file has of partition columns.
+_PARTITION = "partition."
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One data file: its name in the Delta log, where DuckDB reads it, and its size in rows and bytes."""
+    """One data file: its name in the Delta log, where DuckDB reads it, its size in rows and bytes, and its values of
+    the columns that the table is partitioned by."""
 
     name: str
     file: str
     rows: int
     bytes: int
+    partition: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def segments_of(table: DeltaTable) -> list[Segment]:
@@ -42,19 +46,34 @@ def segments_of(table: DeltaTable) -> list[Segment]:
     files = {f.rsplit("/", 1)[-1]: f for f in parquet_files(table)}
     actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     return [
-        Segment(a["path"], files[a["path"].rsplit("/", 1)[-1]], a.get("num_records") or 0, a["size_bytes"])
+        Segment(
+            a["path"],
+            files[a["path"].rsplit("/", 1)[-1]],
+            a.get("num_records") or 0,
+            a["size_bytes"],
+            {name.removeprefix(_PARTITION): a[name] for name in a if name.startswith(_PARTITION)},
+        )
         for a in actions
     ]
 
 
 class SegmentWriter:
-    """Writes rows into new files of `rows_per_file` rows below `path`; nobody reads them before a commit names them."""
+    """Writes rows into new files of `rows_per_file` rows below `path`; nobody reads them before a commit names them.
 
-    def __init__(self, path: str, options: Mapping[str, str] | None, rows_per_file: int) -> None:
+    `partition` are the values that they all have of the columns that the table is partitioned by."""
+
+    def __init__(
+        self,
+        path: str,
+        options: Mapping[str, str] | None,
+        rows_per_file: int,
+        partition: Mapping[str, str | None] | None = None,
+    ) -> None:
         if "://" not in path:
             os.makedirs(path, exist_ok=True)
         self._store = open_store(path, options)
         self._limit = rows_per_file
+        self._partition = partition or {}
         self.rows = 0
 
     def write(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], each: Callable[[], None]) -> list[AddAction]:
@@ -79,7 +98,7 @@ class SegmentWriter:
                         break
             size = out.tell()
         self.rows += rows
-        return AddAction(name, size, {}, _now(), True, json.dumps({"numRecords": rows}))
+        return AddAction(name, size, self._partition, _now(), True, json.dumps({"numRecords": rows}))
 
 
 def _sliced(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[pa.RecordBatch]:
@@ -101,9 +120,15 @@ def replace_files(
 
     Fails when one of them was committed by another since the snapshot `table`. Raises DeltaError.
     """
-    gone = [RemoveAction(s.name, True, _now(), s.bytes, {}) for s in removed]
+    gone = [RemoveAction(s.name, True, _now(), s.bytes, dict(s.partition)) for s in removed]
     properties = CommitProperties(app_transactions=list(held))
-    table.create_write_transaction([*added, *gone], "append", table.schema(), commit_properties=properties)
+    table.create_write_transaction(
+        [*added, *gone],
+        "append",
+        table.schema(),
+        partition_by=table.metadata().partition_columns,
+        commit_properties=properties,
+    )
 
 
 def replace_all(
@@ -114,6 +139,7 @@ def replace_all(
     *,
     held: Sequence[Transaction],
     options: Mapping[str, str] | None,
+    partition_by: Sequence[str] = (),
 ) -> None:
     """Commit `added` as the whole table, with the app transactions `held`; without a snapshot `table` it is made.
 
@@ -127,6 +153,7 @@ def replace_all(
             wanted,
             list(added),
             mode="error",
+            partition_by=list(partition_by),
             configuration=_CONFIGURATION,
             storage_options=dict(options) if options else None,
             commit_properties=properties,
@@ -134,7 +161,9 @@ def replace_all(
         return
     if "timestamp_ntz" in wanted.to_json():
         _allow_without_zone(table)
-    table.create_write_transaction(list(added), "overwrite", wanted, commit_properties=properties)
+    table.create_write_transaction(
+        list(added), "overwrite", wanted, partition_by=list(partition_by), commit_properties=properties
+    )
 
 
 def _allow_without_zone(table: DeltaTable) -> None:

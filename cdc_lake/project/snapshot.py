@@ -94,10 +94,14 @@ class SourceState:
         """Under which keys the rows of a table's whole log are shown at the cut; None: under those they were sent."""
         if state.base is None or state.error is not None or state.shapes is None or not state.shapes.keyings:
             return state.tail.renaming
+        return self.whole(con, state)[0].tail.renaming
+
+    def whole(self, con: duckdb.DuckDBPyConnection, state: TableState) -> tuple[TableState, str]:
+        """A table as if it had never been folded, and the relation of the positions of all transactions."""
         ends = f"{self.lake.own}.ends_of_all"
         load_ends(con, ends, self.transactions, 0)
         (whole,) = _surveyed(con, [replace(state, base=None, tail=whole_tail(state.log))])
-        return with_own_tail(con, whole, ends, self.cut.position, self.lake.own).tail.renaming
+        return with_own_tail(con, whole, ends, self.cut.position, self.lake.own), ends
 
 
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
@@ -234,7 +238,7 @@ def _state(
         raise TypeError("a table without a log is no table of the lake")
     if base is None:
         return TableState(table, log, None, Checkpoint(), whole_tail(log))
-    partitions = _partitions(con, log)
+    partitions = partitions_of(con, log)
     folded, checkpoint = read_fold(*base, partitions)
     # Of a partition that is new since the fold, everything is wanted.
     lows = {p: checkpoint.lows.get(p, 0) for p in partitions}
@@ -292,7 +296,7 @@ def unreadable(table: TableId, error: Exception) -> LakeError:
     )
 
 
-def _partitions(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str, int]]:
+def partitions_of(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str, int]]:
     """Every (topic, partition) that may have rows in the log."""
     found: set[tuple[str, int]] = set()
     for file in log.files:

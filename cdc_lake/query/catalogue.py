@@ -15,11 +15,12 @@ from cdc_lake.land.tables import LOG
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.files import scan
+from cdc_lake.project.history_names import distinct_names
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState, unreadable
 from cdc_lake.project.tail import START, Facts, placed, whole_tail
-from cdc_lake.query.history_views import distinct_names, history_view
+from cdc_lake.query.history_views import history_query
 from cdc_lake.query.needs import CATALOGUES, Needs, everything
 from cdc_lake.sqltext import ident, literal
 
@@ -62,7 +63,7 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState],
         queries = {
             "current": partial(_current, con, source, table, f"settled_{number}"),
             "changes": partial(_changes, source, table),
-            "history": partial(_history, con, source, table),
+            "history": partial(history_query, con, source, table, f"{source.lake.own}.history_{number}"),
         }
         wanted = [c for c in CATALOGUES if any(needs(c, t.table) for _, t in group)]
         try:
@@ -105,10 +106,6 @@ def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableSt
     inner = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
     columns = ", ".join(f"c{i} AS {ident(n)}" for i, n in enumerate(view.shapes.names))
     return f"SELECT {columns} FROM ({inner})"
-
-
-def _history(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState) -> str:
-    return history_view(source, table, renaming=source.renaming(con, table))
 
 
 def _changes(source: SourceState, table: TableState) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 from cdc_lake.config import Config
 from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.project.files import at_or_above, read_files, scan
+from cdc_lake.project.history_names import distinct_names
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.tail import START
 from cdc_lake.query.formats import rows
-from cdc_lake.query.history_views import distinct_names
 from cdc_lake.query.keys import find_table
 from cdc_lake.query.run import run_sql
 from cdc_lake.query.session import Session, open_session

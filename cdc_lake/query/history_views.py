@@ -1,17 +1,38 @@
-"""The view `history.<schema>.<table>`: evaluated when it is read, from the whole log up to the session's cut."""
+"""The view `history.<schema>.<table>`, evaluated when it is read: what is folded and what has come since, up to the
+session's cut, or the whole log where that alone tells (see `project.history_tail`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+import duckdb
+
+from cdc_lake.land.layout import history_path
 from cdc_lake.project.history import history_sql
 from cdc_lake.project.history_bag import bag_history_sql
+from cdc_lake.project.history_names import history_names
+from cdc_lake.project.history_tail import find_behind
 from cdc_lake.project.life import HISTORY_COLUMNS, Life
 from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.sqltext import ident
+
+
+def history_query(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState, name: str) -> str:
+    """As `history_view`, from the folded history where there is one that can be gone on with. What it finds out is kept
+    in tables whose names begin with `name`.
+
+    Raises the table's error when it cannot be shown, LakeError when its folded history cannot be read.
+    """
+    behind = None
+    if not source.past and table.error is None:
+        opened = source.lake.open(history_path(source.lake.root, source.source, table.table))
+        behind = find_behind(con, source, table, opened, name) if opened is not None else None
+    if behind is None or table.shapes is None:
+        return history_view(source, table, renaming=source.renaming(con, table))
+    return _named(table.shapes, behind.query)
 
 
 def history_view(
@@ -33,25 +54,9 @@ def history_view(
         table.log.start,
         renaming,
     )
-    inner = history_sql(life) if table.shapes.keyed else bag_history_sql(life)
-    columns = [f"c{i} AS {ident(n)}" for i, n in enumerate(history_names(table.shapes))]
+    return _named(table.shapes, history_sql(life) if table.shapes.keyed else bag_history_sql(life))
+
+
+def _named(shapes: Shapes, inner: str) -> str:
+    columns = [f"c{i} AS {ident(n)}" for i, n in enumerate(history_names(shapes))]
     return f"SELECT {', '.join([*columns, *HISTORY_COLUMNS])} FROM ({inner})"
-
-
-def history_names(shapes: Shapes) -> list[str]:
-    """The source's columns as `history` names them."""
-    return distinct_names(shapes.names, HISTORY_COLUMNS)
-
-
-def distinct_names(names: Sequence[str], own: Iterable[str]) -> list[str]:
-    """The source's column names; one that is called like one of our `own` gets `_source` behind it."""
-    ours = {n.lower() for n in own}
-    taken = ours | {n.lower() for n in names}
-    found = []
-    for name in names:
-        shown = name
-        if name.lower() in ours:
-            while shown.lower() in taken:
-                shown += "_source"
-        found.append(shown)
-    return found

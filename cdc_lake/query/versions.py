@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc_lake.project.headers import NEW_KEY, OLD_KEY, other_key
+from cdc_lake.project.history_names import history_names
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.tail import Tail
 from cdc_lake.query.formats import rows
-from cdc_lake.query.history_views import history_names, history_view
+from cdc_lake.query.history_views import history_view
 from cdc_lake.query.keys import find_keys, find_table
 from cdc_lake.query.run import run_sql
 from cdc_lake.query.session import Session

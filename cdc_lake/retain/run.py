@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import duckdb
+from deltalake.exceptions import DeltaError
 
 from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import WAITING, DeadLetters, Letter
 from cdc_lake.project.fold import fold_connection
+from cdc_lake.project.history_fold import clear_history
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import load_ends
 from cdc_lake.project.snapshot import SourceState, TableState, read_source
@@ -143,7 +145,20 @@ class _Work:
             return report
         self.tell(f"{report.table}: {trim.gone:,} changes go, {trim.starts:,} rows stay as starting points")
         do_trim(self.con, self.state, places, trim)
+        self._clear_history(report.table)
         return replace(report, outcome=DONE)
+
+    def _clear_history(self, table: TableId) -> None:
+        """Versions that ended before the log begins now are in no history: the next fold makes it anew."""
+        try:
+            clear_history(self.job.lake, self.state.source, table)
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"Changes of {table} went, but versions of its rows are still in its folded history.",
+                why=first_line(error),
+                next=f"cdc-lake fold {table}: it makes the history anew",
+                code="retention_failed",
+            ) from error
 
     def _reason(self, table: TableState) -> str:
         """Why nothing of a table may go; empty when something may."""

@@ -39,7 +39,8 @@ SINK = (
     "sink:before-broker-commit",
     "sink:after-broker-commit",
 )
-FOLD = ("fold:before-write", "fold:writing", "fold:after-commit", "fold:after-commit:3")
+HISTORY = ("history:before-write", "history:writing", "history:after-commit")
+FOLD = ("fold:before-write", "fold:writing", "fold:after-commit", "fold:after-commit:3", *HISTORY)
 MAINTAIN = (
     "maintain:before-compact",
     "maintain:after-compact",

@@ -1,0 +1,131 @@
+"""What a folded history costs to keep and to read: `python -m benchmarks history`.
+
+The log of `benchmarks.fold`: a snapshot of half as many keys as `--rows`, then three updates for every two keys, all
+over the table. A read goes through the view `history.<table>` with the base alone, and with a tail of a tenth and of
+the whole of a fifth of `--rows`; "log" is the same read without a folded history. A fold runs in a process of its own,
+for its peak memory; "own" is what as many lines take in the history's files.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from benchmarks.fold import SOURCE, TABLE, Feed
+from benchmarks.report import say
+from cdc_lake.config import Config
+from cdc_lake.land.layout import history_path
+from cdc_lake.project.fold import Folded, fold_source
+from cdc_lake.project.lake import Lake
+from cdc_lake.query.session import open_session
+
+NARROW = "SELECT count(*), sum(customer), count(__valid_to) FROM {}"
+WIDE = "SELECT count(*), sum(customer), max(status), sum(total), max(length(note)), max(__valid_from) FROM {}"
+ONE = "SELECT count(*), max(__valid_from) FROM {} WHERE id = 4711"
+_NAMES = {NARROW: "narrow", WIDE: "wide", ONE: "one key"}
+Times = dict[str, float]
+
+
+def run(rows: int) -> None:
+    """Print the figures for a table of `rows` // 2 keys."""
+    folder = Path(tempfile.mkdtemp(prefix="cdc-lake-bench-history-"))
+    try:
+        feed, keys = Feed(folder, seed=7), rows // 2
+        feed.snapshot(keys)
+        feed.random(keys * 3 // 2)
+        say(f"{keys:,} keys and {feed.offset:,} events are in the log")
+        _print_read("log alone", _read(folder), None)
+        first = _fold(folder)
+        own = first["bytes"] / max(first["rows"], 1)
+        _print_fold("first", first, None)
+        base = _read(folder)
+        _print_read("base alone", base, None)
+        few = rows // 20
+        for name, count in (("recent", few), ("random", few), ("random", few), ("random", few * 10)):
+            (feed.recent if name == "recent" else feed.random)(count)
+            _print_read(f"base and {count:,} {name}", _read(folder), base)
+            _print_fold(f"{count:,} {name}", _fold(folder), own * count)
+        _print_read("folded in the end", _read(folder), base)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fold_once(root: str) -> None:
+    """Fold what is new; print what it took as JSON."""
+    before, begun = _files(root), time.monotonic()
+    (done,) = list[Folded](fold_source(Lake(root), SOURCE, lambda _table: True))
+    if done.error is not None:
+        raise SystemExit(str(done.error.why))
+    written = {p: s for p, s in _files(root).items() if p not in before}
+    # Not getrusage: what it says of a new process begins with what its parent held.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
+    print(
+        json.dumps(
+            {"rows": done.history_rows, "bytes": sum(written.values()), "files": len(written), "rss_mb": round(peak)}
+            | {"seconds": time.monotonic() - begun}
+        )
+    )
+
+
+def _files(root: str) -> dict[str, int]:
+    """The data files of the folded history."""
+    found = Path(history_path(root, SOURCE, TABLE)).glob("*.parquet")
+    return {str(p): p.stat().st_size for p in found}
+
+
+def _fold(folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.history", str(folder / "lake")]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(out.stdout)
+    return found
+
+
+def _print_fold(name: str, took: dict[str, Any], own: float | None) -> None:
+    times = f", {took['bytes'] / own:.1f} times their own" if own else ""
+    print(
+        f"fold {name}: {took['seconds']:.1f} s, {took['rows']:,} lines and {took['bytes'] / 1e6:.1f} MB written in "
+        f"{took['files']} files of the history{times}, peak {took['rss_mb']} MB",
+        flush=True,
+    )
+
+
+def _read(folder: Path) -> Times:
+    session = open_session(Config.model_validate({"lake": {"uri": str(folder / "lake")}, "root": folder}))
+    con = session.connection
+    con.execute("SET enable_progress_bar = false")
+    try:
+        first = _best(con, NARROW, times=1)
+        # What takes long, as the log alone does, is asked once.
+        return {q: _best(con, q, times=1 if first > 5 else 3) for q in (_NAMES if first <= 5 else [WIDE])}
+    finally:
+        session.close()
+
+
+def _best(con: duckdb.DuckDBPyConnection, query: str, times: int) -> float:
+    found = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        con.execute(query.format(f"history.{TABLE}")).fetchall()
+        found.append(time.perf_counter() - begun)
+    return min(found)
+
+
+def _print_read(name: str, took: Times, base: Times | None) -> None:
+    words = [
+        f"{_NAMES[q]} {s * 1000:,.0f} ms" + (f" ({s / base[q]:.1f} times)" if base is not None else "")
+        for q, s in took.items()
+    ]
+    print(f"read {name}: {', '.join(words)}", flush=True)
+
+
+if __name__ == "__main__":
+    fold_once(sys.argv[1])

@@ -1,0 +1,183 @@
+"""Advance the folded `history` of a table to the cut, in one Delta commit that holds lines and checkpoint.
+
+It is gone on with where that gives what the whole log gives (see `history_tail`), else made anew. A table without a
+key, one whose key was redefined, and one whose source sends no transaction metadata have none: their log is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import duckdb
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from cdc_lake.crashpoints import reach as reach_point
+from cdc_lake.events import TableId
+from cdc_lake.land.layout import history_path
+from cdc_lake.land.tables import REPAIR_OFFSETS
+from cdc_lake.project.checkpoint import Checkpoint
+from cdc_lake.project.history import state_sql
+from cdc_lake.project.history_base import Reach, read_reach, shape_number
+from cdc_lake.project.history_tail import Behind, find_behind
+from cdc_lake.project.history_writing import Fresh, HistoryWriter, stored
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.life import Life, life_steps
+from cdc_lake.project.order import add_folded
+from cdc_lake.project.segments import replace_files, segments_of
+from cdc_lake.project.shapes import Shapes
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.tail import Tail, new_lows, without_place
+from cdc_lake.project.timeline import timeline_sql
+
+
+def fold_history(
+    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False
+) -> int:
+    """Fold the history of one table, and return how many rows were written; `replacing` makes it anew in any case.
+
+    Raises the errors of Delta and DuckDB. Idempotent: killed anywhere, it resumes from the last commit.
+    """
+    path = history_path(state.lake.root, state.source, table.table)
+    opened = state.lake.open(path)
+    shapes = table.shapes
+    if shapes is None or table.error is not None or table.tail.held:
+        return 0
+    if not shapes.keyed or shapes.keyings or state.cut.position == 0:
+        _empty(opened)
+        return 0
+    fold = HistoryFold(con, state, table, shapes, opened)
+    behind = None
+    if opened is not None and not replacing:
+        behind = find_behind(con, state, table, opened, fold.own)
+        if behind is None and fold.is_overtaken:
+            return 0
+    return fold.whole() if behind is None else fold.part(behind)
+
+
+def clear_history(lake: Lake, source: str, table: TableId) -> None:
+    """Take all lines out of a folded history: the next fold makes it anew. Raises DeltaError."""
+    _empty(lake.open(history_path(lake.root, source, table)))
+
+
+def _empty(table: DeltaTable | None) -> None:
+    segments = segments_of(table) if table is not None else []
+    if table is not None and segments:
+        # No shape has this number, so nobody takes it for a history without lines.
+        replace_files(table, [], segments, Reach(shape=-1).transactions())
+
+
+class HistoryFold:
+    """One fold of one table."""
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        state: SourceState,
+        table: TableState,
+        shapes: Shapes,
+        opened: DeltaTable | None,
+    ) -> None:
+        self._con, self._state, self._table, self._shapes, self._opened = con, state, table, shapes, opened
+        self.own = f"{state.lake.own}.history_fold"
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether what is folded is of a later moment than the one we look from."""
+        if self._opened is None:
+            return False
+        checkpoint = read_reach(self._opened, ()).checkpoint
+        return checkpoint.cut > self._state.cut.position or checkpoint.log_version > self._table.log.version
+
+    def whole(self) -> int:
+        """Fold all of the log."""
+        whole, ends = self._state.whole(self._con, self._table)
+        tail, log, cut = whole.tail, self._table.log, self._state.cut.position
+        if tail.facts.empty or tail.held or tail.renaming is not None:
+            return 0
+        life = Life(self._shapes, tuple(log.paths), timeline_sql(self._state.transactions), cut, start=log.start)
+        shown = self._shown(ends, 0, None)
+        if tail.facts.runs and not self._is_past(life, shown):
+            return 0
+        reach = self._reach(tail, ends, shown, self._begun(life, tail, None))
+        return self._write(life, reach, None)
+
+    def part(self, behind: Behind) -> int:
+        """Fold what has come since."""
+        before, tail = behind.base.reach, behind.tail
+        if behind.life is None:
+            return 0
+        if behind.ends == self._state.ends:
+            missing = without_place(tail, behind.ends)
+            add_folded(self._con, behind.ends, self._state.transactions, self._state.after, missing)
+        shown = self._shown(behind.ends, tail.cut, before.shown)
+        reach = self._reach(tail, behind.ends, shown, self._begun(behind.life, tail, before.begun))
+        reach = replace(reach, seen={**before.seen, **reach.seen})
+        known = replace(reach, checkpoint=replace(reach.checkpoint, log_version=before.checkpoint.log_version))
+        return 0 if known == before else self._write(behind.life, reach, behind)
+
+    def _write(self, life: Life, reach: Reach, behind: Behind | None) -> int:
+        relation = f"{self.own}_lines"
+        path = history_path(self._state.lake.root, self._state.source, self._table.table)
+        try:
+            self._con.execute(f"CREATE OR REPLACE TABLE {relation} AS {stored(self._shapes, state_sql(life))}")
+            writer = HistoryWriter(self._con, path, self._opened, self._state.lake.options, reach.transactions())
+            reach_point("history:before-write")
+            if behind is None:
+                writer.all(Fresh(relation, self._shapes), reach.shown)
+            else:
+                clears = bool(behind.tail.facts.truncates)
+                writer.part(Fresh(relation, self._shapes, clears=clears), behind.base, reach.shown)
+        except DeltaError:
+            # Another fold was first: what it wrote is as right.
+            if not self._is_changed(path):
+                raise
+            return 0
+        else:
+            reach_point("history:after-commit")
+            return writer.rows
+        finally:
+            self._con.execute(f"DROP TABLE IF EXISTS {relation}")
+
+    def _is_changed(self, path: str) -> bool:
+        now = self._state.lake.open(path)
+        before = self._opened.version() if self._opened is not None else -1
+        return now is not None and now.version() > before
+
+    def _reach(self, tail: Tail, ends: str, shown: int | None, begun: int | None) -> Reach:
+        log, cut = self._table.log, self._state.cut.position
+        lows = new_lows(self._con, tail, ends, cut)
+        rows = self._con.execute(
+            f"""SELECT __topic, __partition, max(__offset) + 1 FROM {tail.relation}
+            WHERE {tail.unfolded} AND __offset < {REPAIR_OFFSETS} GROUP BY ALL"""
+        ).fetchall()
+        seen = {(topic, partition): max(0, offset) for topic, partition, offset in rows}
+        number = shape_number(self._shapes)
+        return Reach(Checkpoint(cut, lows, log.version), seen, shown, begun, number, log.start, log.erased)
+
+    def _shown(self, ends: str, after: int, before: int | None) -> int | None:
+        cut = self._state.cut.position
+        row = self._con.execute(
+            f"SELECT epoch_us(max(source_ts)) FROM {ends} WHERE pos > {after} AND pos <= {cut}"
+        ).fetchone()
+        found = [t for t in (row[0] if row is not None else None, before) if t is not None]
+        return max(found, default=None)
+
+    def _begun(self, life: Life, tail: Tail, before: int | None) -> int | None:
+        """When the last era began, in microseconds."""
+        if not tail.facts.truncates:
+            return before
+        row = self._con.execute(
+            f"WITH {', '.join(life_steps(life, []))} SELECT epoch_us(begun_at) FROM eras ORDER BY era DESC LIMIT 1"
+        ).fetchone()
+        return row[0] if row is not None and row[0] is not None else before
+
+    def _is_past(self, life: Life, shown: int | None) -> bool:
+        """Whether all that snapshots ended lies before what may still come: keys that they did not have begin later."""
+        row = self._con.execute(
+            f"""WITH timeline AS ({life.timeline}), runs AS ({life.runs()})
+            SELECT epoch_us(max(greatest(r.ts, t.shown_ts))) FROM runs r LEFT JOIN timeline t ON t.pos = r.pos
+            WHERE complete AND preceded AND r.pos <= {life.cut}"""
+        ).fetchone()
+        latest = row[0] if row is not None else None
+        return latest is None or (shown is not None and latest <= shown)

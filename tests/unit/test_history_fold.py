@@ -1,0 +1,412 @@
+"""A folded history and what has come since show what the whole log shows, wherever folds fall and whatever comes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import pytest
+from deltalake import DeltaTable
+
+from cdc_lake.events import TableId
+from cdc_lake.land.layout import history_path
+from cdc_lake.land.tables import REPAIR_OFFSETS, repair_topic
+from cdc_lake.project import rules
+from cdc_lake.project.fold import fold_source, rebuild_table
+from cdc_lake.project.history_base import CLOSED, OPEN, PART, PATCH
+from cdc_lake.project.history_fold import HistoryFold
+from cdc_lake.project.history_tail import find_behind
+from cdc_lake.project.lake import Lake
+from cdc_lake.project.segments import segments_of
+from cdc_lake.project.snapshot import SourceState, TableState, prepare, read_source
+from cdc_lake.query.history_views import history_query, history_view
+from cdc_lake.retain.policy import Policy
+from cdc_lake.retain.run import DONE, Job, retain
+from tests.history_model import Chronicle
+from tests.lake_model import FIELDS, SOURCE, Feed, append_log, append_schemas, log_row, schema_row
+from tests.unit.test_history_model import SHOWN
+from tests.unit.test_project_fold import fold_until_killed
+from tests.unit.test_project_model import BAG, A, B, Workload
+
+Lines = list[tuple[Any, ...]]
+
+
+def lake(folder: Path) -> Lake:
+    return Lake(str(folder / "lake"))
+
+
+def fold(folder: Path, wanted: list[TableId] | None = None) -> None:
+    for done in fold_source(lake(folder), SOURCE, lambda _table: True, wanted):
+        assert done.error is None, done.error.why
+
+
+def opened(folder: Path) -> tuple[duckdb.DuckDBPyConnection, SourceState]:
+    con = duckdb.connect()
+    prepare(con)
+    return con, read_source(con, lake(folder), SOURCE, lambda _table: True)
+
+
+def goes_on(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState) -> bool | None:
+    """Whether the folded history of a table counts; None when there is none."""
+    found = state.lake.open(history_path(state.lake.root, SOURCE, table.table))
+    return None if found is None else find_behind(con, state, table, found, "lake.internal.asked") is not None
+
+
+def rows(con: duckdb.DuckDBPyConnection, query: str) -> Lines:
+    return sorted(con.execute(f"SELECT * FROM ({query})").fetchall(), key=repr)
+
+
+def check(folder: Path, said: str) -> Counter[bool | None]:
+    """Every table's history is that of its log, in all its columns; how many came from a fold, and how many did not."""
+    con, state = opened(folder)
+    found: Counter[bool | None] = Counter()
+    for number, table in enumerate(state.tables):
+        whole = rows(con, history_view(state, table, renaming=state.renaming(con, table)))
+        shown = rows(con, history_query(con, state, table, f"lake.internal.history_{number}"))
+        if shown != whole:
+            extra = [r for r in shown if r not in whole]
+            missing = [r for r in whole if r not in shown]
+            pytest.fail(f"{said}, {table.table}: missing {missing}, extra {extra}")
+        found[goes_on(con, state, table)] += 1
+    con.close()
+    return found
+
+
+class Chances(Workload):
+    """Random changes with clocks that go wrong, and without snapshots unless they are asked for."""
+
+    def __init__(self, feed: Feed, chance: Random, *, snapshots: bool) -> None:
+        super().__init__(feed, chance)
+        self.chronicle, self.snapshots = Chronicle(feed), snapshots
+
+    def transaction(self) -> None:
+        tx = self.feed.begin()
+        for _ in range(self.chance.randrange(1, 6)):
+            self._change(tx)
+        drift = self.chance.choice([0, 0, 30, 90, -90])
+        for _, event in tx.events:
+            when: datetime = event["__source_ts"]
+            event["__source_ts"] = when + timedelta(seconds=drift)
+        self.chronicle.commit(tx)
+        if self.chance.random() < 0.15:
+            self.feed.redeliver(self.chance.randrange(1, 4))
+        if self.snapshots and self.chance.random() < 0.1:
+            self.feed.snapshot(self.chance.choice((A, B)))
+
+
+def small(monkeypatch: pytest.MonkeyPatch, chance: Random) -> None:
+    monkeypatch.setattr(rules, "_FEW_ROWS", chance.choice([0, 0, 5]))
+    monkeypatch.setattr(rules, "_TIMES", chance.choice([0, 1]))
+    monkeypatch.setattr(rules, "_PATCH_SHARE", chance.choice([0, 0, 1, 2]))
+    monkeypatch.setattr(rules, "_FILE_ROWS", chance.choice([1, 2, 4]))
+    monkeypatch.setattr(rules, "_SMALL_FILES", chance.choice([1, 3]))
+
+
+def play(folder: Path, chance: Random, said: str, *, snapshots: bool) -> Counter[bool | None]:
+    feed = Feed(folder, (A, B), (BAG,), partitions=chance.choice([1, 2, 3]))
+    workload = Chances(feed, chance, snapshots=snapshots)
+    first = feed.begin()
+    first.insert(A, 1, 1, "long text")
+    first.insert(B, 1, 1, None)
+    first.bag_insert(BAG, {"id": 1, "qty": 1, "note": None})
+    workload.chronicle.commit(first)
+    feed.land()
+    found: Counter[bool | None] = Counter()
+    for _ in range(chance.randrange(3, 7)):
+        for _ in range(chance.randrange(1, 8)):
+            workload.transaction()
+        feed.land(chance if chance.random() < 0.7 else None)
+        found += check(folder, f"{said} before a fold")
+        against_model(folder, workload.chronicle, said)
+        if chance.random() < 0.7:
+            fold(folder, chance.choice([None, None, [A], [B, BAG]]))
+            found += check(folder, f"{said} after a fold")
+    return found
+
+
+def against_model(folder: Path, chronicle: Chronicle, said: str) -> None:
+    con, state = opened(folder)
+    assert state.cut.tx_id is not None
+    for number, table in enumerate(t for t in state.tables if t.table in (A, B)):
+        columns = SHOWN.replace("c0, c1, c2", "id, qty, note")
+        query = history_query(con, state, table, f"lake.internal.model_{number}")
+        found = sorted(con.execute(f"SELECT {columns} FROM ({query})").fetchall(), key=repr)
+        assert found == chronicle.states[state.cut.tx_id][table.table], f"{said} at {state.cut}"
+    con.close()
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_folded_history_and_tail_equal_the_log_and_the_model(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = Random(seed)
+    small(monkeypatch, chance)
+    found = play(tmp_path, chance, f"seed {seed}", snapshots=seed % 4 == 3)
+    if seed % 4 != 3:
+        assert found[True] > found[False], "the folds are not read"
+
+
+@pytest.fixture
+def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    """Two tables, folded, each with a row that was moved, one that was deleted and one that has a long text."""
+    monkeypatch.setattr(rules, "_FILE_ROWS", 2)
+    feed = Feed(tmp_path, (A, B))
+    for table in (A, B):
+        tx = feed.begin()
+        for key in range(6):
+            tx.insert(table, key, key, "long text")
+        tx.commit()
+        tx = feed.begin()
+        tx.move(table, [(1, 11), (2, 3), (3, 2)])
+        tx.delete(table, 5)
+        tx.commit()
+    feed.land()
+    fold(tmp_path)
+    return feed
+
+
+def change(feed: Feed, table: TableId = A) -> None:
+    tx = feed.begin()
+    tx.update(table, 0, 100)
+    tx.move(table, [(11, 12)])
+    tx.insert(table, 5, 55, None)
+    tx.commit()
+
+
+def counts(feed: Feed, table: TableId = A) -> bool | None:
+    """Whether the folded history of a table is gone on with; its history is compared in any case."""
+    check(feed.folder, "as it is")
+    con, state = opened(feed.folder)
+    found = goes_on(con, state, next(t for t in state.tables if t.table == table))
+    con.close()
+    return found
+
+
+def table_of(feed: Feed, table: TableId = A) -> DeltaTable:
+    return DeltaTable(history_path(lake(feed.folder).root, SOURCE, table))
+
+
+def parts(feed: Feed) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for segment in segments_of(table_of(feed)):
+        found.setdefault(str(segment.partition[PART]), []).append(segment.name)
+    return found
+
+
+def test_a_tail_is_read_behind_the_fold_and_folded_with_it(feed: Feed) -> None:
+    change(feed)
+    feed.land()
+    assert counts(feed)
+    fold(feed.folder)
+    assert counts(feed)
+    assert table_of(feed).version() == 1
+
+
+def test_a_fold_writes_nothing_where_nothing_has_come(feed: Feed) -> None:
+    change(feed, B)
+    feed.land()
+    fold(feed.folder)
+    assert (table_of(feed).version(), table_of(feed, B).version()) == (0, 1)
+    assert counts(feed)
+
+
+def test_lines_that_ended_are_written_once(feed: Feed) -> None:
+    before = parts(feed)[CLOSED]
+    change(feed)
+    feed.land()
+    fold(feed.folder)
+    assert set(before) < set(parts(feed)[CLOSED])
+
+
+def test_small_files_do_not_pile_up(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "_FILE_ROWS", 10)
+    for _ in range(20):
+        tx = feed.begin()
+        tx.update(A, 0, 1)
+        tx.commit()
+        feed.land()
+        fold(feed.folder)
+    assert {part: len(names) <= 12 for part, names in parts(feed).items()} == {CLOSED: True, OPEN: True}
+    assert counts(feed)
+
+
+def test_changes_all_over_the_table_leave_its_open_files_alone(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_FEW_ROWS", "_TIMES", "_PATCH_SHARE"):
+        monkeypatch.setattr(rules, name, 0)
+    before = parts(feed)[OPEN]
+    for _ in range(3):
+        change(feed)
+        tx = feed.begin()
+        tx.delete(A, 5)
+        tx.move(A, [(12, 11)])
+        tx.commit()
+        feed.land()
+        fold(feed.folder)
+        assert counts(feed)
+    assert parts(feed)[OPEN] == before
+    assert len(parts(feed)[PATCH]) == 1
+
+
+def test_a_snapshot_behind_the_fold_is_read_from_the_log_until_the_history_is_made_anew(feed: Feed) -> None:
+    feed.snapshot(A)
+    feed.land()
+    assert (counts(feed), counts(feed, B)) == (False, True)
+    fold(feed.folder)
+    assert counts(feed)
+
+
+def test_a_repair_behind_the_fold_is_read_from_the_log_until_the_history_is_made_anew(feed: Feed) -> None:
+    row = log_row(A, "r", 0, key={"id": 0}, after={"id": 0, "qty": 7, "note": "x"}, schema_id=f"s-{A}")
+    own = {"__topic": repair_topic(SOURCE), "__offset": REPAIR_OFFSETS, "__snapshot": "repair"}
+    con, state = opened(feed.folder)
+    con.close()
+    append_log(feed.folder, A, [{**row, **own, "__tx_order": state.cut.position}])
+    assert not counts(feed)
+    fold(feed.folder)
+    assert counts(feed)
+
+
+def test_a_row_of_a_folded_transaction_that_comes_late_is_shown(feed: Feed) -> None:
+    """It was missing when the fold was made, as after a letter that was dropped; a row that comes again is not late."""
+    feed.redeliver(2)
+    feed.land()
+    assert counts(feed)
+    late = log_row(A, "u", 0, key={"id": 0}, after={"id": 0, "qty": 7, "note": "x"}, tx=("00002", 99))
+    feed.place(A, late)
+    feed.land()
+    assert not counts(feed)
+    fold(feed.folder)
+    assert counts(feed)
+
+
+def test_another_shape_is_read_from_the_log_until_the_history_is_made_anew(feed: Feed) -> None:
+    fields = {**FIELDS, "more": "string"}
+    append_schemas(feed.folder, [schema_row(A, "s-new", fields, ("id",), 50)])
+    tx = feed.begin()
+    tx.insert(A, 20, 20, "x")
+    after = '{"id":20,"qty":20,"note":"x","more":"y"}'
+    late = datetime(2027, 1, 1, tzinfo=UTC)
+    tx.events[0][1].update({"__schema_id": "s-new", "__after": after, "__ingested_at": late})
+    tx.commit()
+    feed.land()
+    assert not counts(feed)
+    fold(feed.folder)
+    assert counts(feed)
+
+
+def test_a_table_without_a_key_or_without_transactions_is_read_from_its_log(tmp_path: Path) -> None:
+    feed = Feed(tmp_path / "one", (A,), (BAG,), metadata=False)
+    tx = feed.begin()
+    tx.insert(A, 1, 1, "x")
+    tx.bag_insert(BAG, {"id": 1, "qty": 1, "note": None})
+    tx.commit()
+    feed.land()
+    fold(feed.folder)
+    assert (counts(feed), counts(feed, BAG)) == (None, None)
+
+
+def test_a_row_that_the_log_never_saw_moves_away_and_another_takes_its_key(feed: Feed) -> None:
+    """Without a snapshot a table has rows that nothing tells of."""
+    for table in (A, B):
+        tx = feed.begin()
+        feed.rows[table][7] = {"id": 7, "qty": 7, "note": "long text"}
+        tx.move(table, [(7, 8)])
+        tx.commit()
+    feed.land()
+    fold(feed.folder, [A])
+    for table in (A, B):
+        tx = feed.begin()
+        tx.insert(table, 7, 70, "long text")
+        tx.update(table, 8, 80)
+        tx.commit()
+        tx = feed.begin()
+        tx.delete(table, 7)
+        tx.commit()
+    feed.land()
+    assert counts(feed)
+    con, state = opened(feed.folder)
+    for shown in state.tables:
+        query = history_query(con, state, shown, "lake.internal.asked")
+        ended = con.execute(f"SELECT __next_key FROM ({query}) WHERE id = 7 AND __ended_by = 'd'").fetchall()
+        assert ended == [(None,)]
+    con.close()
+
+
+def test_a_truncate_ends_all_lines_behind_a_fold(feed: Feed) -> None:
+    for _ in range(2):
+        tx = feed.begin()
+        tx.truncate(A)
+        tx.insert(A, 4, 44, "long text")
+        tx.commit()
+        feed.land()
+        assert counts(feed)
+        fold(feed.folder)
+        assert counts(feed)
+        change_of_four = feed.begin()
+        change_of_four.update(A, 4, 45)
+        change_of_four.commit()
+        feed.land()
+        assert counts(feed)
+
+
+@pytest.mark.parametrize("point", ["history:before-write", "history:writing", "history:after-commit"])
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_fold_of_a_history_killed_at_any_point_loses_and_doubles_nothing(feed: Feed, point: str, anew: bool) -> None:
+    if anew:
+        feed.snapshot(A)
+    change(feed)
+    feed.land()
+    fold_until_killed(feed, point)
+    check(feed.folder, point)
+    fold(feed.folder)
+    assert counts(feed)
+
+
+def test_of_two_folds_of_a_history_one_counts(feed: Feed) -> None:
+    change(feed)
+    feed.land()
+    con, state = opened(feed.folder)
+    stale = next(t for t in state.tables if t.table == A)
+    behind = find_behind(con, state, stale, table_of(feed), "lake.internal.first")
+    assert behind is not None
+    first = HistoryFold(con, state, stale, behind.base.shapes, table_of(feed))
+    fold(feed.folder)
+    assert first.part(behind) == 0
+    con.close()
+    assert table_of(feed).version() == 1
+    assert counts(feed)
+
+
+def test_a_rebuild_makes_the_history_anew(feed: Feed) -> None:
+    for name in parts(feed)[CLOSED]:
+        Path(history_path(lake(feed.folder).root, SOURCE, A), name).unlink()
+    done = rebuild_table(lake(feed.folder), SOURCE, lambda _table: True, A)
+    assert done.error is None
+    assert counts(feed)
+
+
+def test_what_retention_took_away_is_in_no_folded_history(feed: Feed) -> None:
+    for _ in range(3):
+        change(feed)
+        feed.land()
+        tx = feed.begin()
+        tx.delete(A, 5)
+        tx.move(A, [(12, 11)])
+        tx.commit()
+    feed.land()
+    fold(feed.folder)
+    kept = timedelta(hours=1)
+    now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(minutes=6, seconds=1) + kept
+    job = Job(lake(feed.folder), lambda _: True, lambda _: Policy("test", kept), apply=True, now=now)
+    assert {r.outcome for r in retain(job, lambda _line: None) if r.table == A} == {DONE}
+    assert parts(feed) == {}
+    assert not counts(feed)
+    fold(feed.folder)
+    assert counts(feed)
+    change(feed)
+    feed.land()
+    assert counts(feed)
