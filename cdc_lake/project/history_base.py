@@ -14,7 +14,7 @@ the key has no line: that is none for readers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deltalake import DeltaTable, Transaction
@@ -114,16 +114,20 @@ class HistoryBase:
     def lines(self, touched: str | None) -> str:
         """A query of all lines but the open ones of keys `touched`: a query (k, n0, n1, …), n the numbers of its key
         by place; None leaves out all open ones, an empty text none."""
-        items = ", ".join(_values(self.shapes))
+        items = self.items()
         parts = [f"SELECT {items} FROM {scan(s.file for s in self.files(CLOSED))} b"] if self.files(CLOSED) else []
         if touched is not None:
             same = f"NOT EXISTS (SELECT 1 FROM ({touched}) t WHERE {self.same('t')})" if touched else "true"
             parts += [f"SELECT {items} FROM {r} b WHERE {w} AND NOT b.__gone AND {same}" for r, w in self.opened()]
         return " UNION ALL ".join(parts) or f"SELECT {items} FROM ({_nothing(self.shapes)}) b"
 
+    def items(self, ends: Mapping[str, str] | None = None) -> str:
+        """SQL of c0, c1, … and `HISTORY_COLUMNS` of a stored row `b`, of which `ends` are told otherwise."""
+        return ", ".join(_values(self.shapes, ends or {}))
+
     def standing(self, where: str = "true") -> str:
         """A query of what each key was: `k`, the columns of `lines`, `since`, `lost` and `gone`."""
-        items = ", ".join([*_values(self.shapes), "b.__key AS k", *(f"b.{n} AS {n.strip('_')}" for n in STATE)])
+        items = ", ".join([*_values(self.shapes, {}), "b.__key AS k", *(f"b.{n} AS {n.strip('_')}" for n in STATE)])
         parts = [f"SELECT {items} FROM {relation} b WHERE {counts} AND {where}" for relation, counts in self.opened()]
         return " UNION ALL ".join(parts) or f"SELECT {items} FROM ({_nothing(self.shapes)}) b"
 
@@ -157,12 +161,12 @@ def key_number(key: str, column: Column) -> str:
     return f"CAST(json_extract_string({key}, {literal(pointer)}) AS {column.lake_type})"
 
 
-def _values(shapes: Shapes) -> list[str]:
-    """SQL of c0, c1, … and `HISTORY_COLUMNS` from a stored row `b`."""
+def _values(shapes: Shapes, ends: Mapping[str, str]) -> list[str]:
     columns = zip(stored_names(shapes), shapes.target.columns, strict=True)
     values = [f"CAST(b.{ident(n)} AS {c.lake_type}) AS c{i}" for i, (n, c) in enumerate(columns)]
-    own = [f"CAST(b.{n} AS JSON) AS {n}" if n in AS_TEXT else f"b.{n} AS {n}" for n in HISTORY_COLUMNS]
-    return values + own
+    own = {n: f"CAST(b.{n} AS JSON)" if n in AS_TEXT else f"b.{n}" for n in HISTORY_COLUMNS}
+    own.update(ends)
+    return values + [f"{sql} AS {n}" for n, sql in own.items()]
 
 
 def _nothing(shapes: Shapes) -> str:

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from cdc_lake.project.files import at_or_above, scan
 from cdc_lake.project.history import history_sql
 from cdc_lake.project.history_base import HistoryBase, key_number, read_reach
+from cdc_lake.project.history_plain import is_plain, plain_sql
 from cdc_lake.project.life import HISTORY_COLUMNS, Carried, Life
 from cdc_lake.project.order import add_folded, load_ends
 from cdc_lake.project.snapshot import SourceState, TableState, partitions_of
@@ -35,6 +36,8 @@ class Behind:
         """All versions: the values as c0, c1, …, then `HISTORY_COLUMNS`."""
         if self.life is None:
             return self.base.lines("")
+        if is_plain(self.base, self.life):
+            return plain_sql(self.base, self.life)
         columns = ", ".join([*(f"c{i}" for i in range(len(self.base.shapes.names))), *HISTORY_COLUMNS])
         # A truncate ends all lines that are open.
         touched = None if self.tail.facts.truncates else self.touched

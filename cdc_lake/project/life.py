@@ -41,11 +41,13 @@ class Carried:
 
     `rows` is a query of what each key was at its position (see `HistoryBase.standing`), `tail` what has come since:
     rows of transactions alone. `begun` is when the last era began, in microseconds of the epoch; None: with the log.
+    `only` is a relation of the keys `k` to which all of it is limited.
     """
 
     rows: str
     tail: Tail
     begun: int | None = None
+    only: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,14 @@ class Life:
     @property
     def wanted(self) -> str:
         """The SQL condition for log rows of the keys in question."""
+        if self.carried is not None and self.carried.only is not None:
+            return f"__key IN (SELECT k FROM {self.carried.only})"
         return "true" if self.keys is None else f"__key IN ({', '.join(map(literal, self.keys)) or 'NULL'})"
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
         if self.carried is not None:
-            return placed(self.carried.tail, "timeline", self.cut, columns)
+            return placed(self.carried.tail, "timeline", self.cut, columns, where=f"(__op = 't' OR {self.wanted})")
         facts, runs = Facts(1, 1, 1, 1, 1), "(SELECT lsn, pos FROM runs)"
         tail = Tail(self.files, cut=self.start, facts=facts, runs=runs, renaming=self.renaming)
         # Equal rows of a table without a key are all counted: those of a run that was begun again would count twice.

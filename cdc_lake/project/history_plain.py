@@ -1,0 +1,123 @@
+"""The history of a fold and what has come since, where most keys had a plain life: quicker than step by step.
+
+A key's life is plain when each transaction made or deleted its row at most once, or only changed it, when it was not
+moved, and no image of it leaves values out. Then nothing of what was before matters but that it ended: the open lines
+are read once, each with the first change of its key, and a new line ends with the next change. All other keys, and
+those whose last change has a time that is later than the fold's, are taken step by step (see `history`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cdc_lake.project.files import scan
+from cdc_lake.project.headers import NEW_KEY, OLD_KEY, names
+from cdc_lake.project.history import history_sql
+from cdc_lake.project.history_base import CLOSED, HistoryBase, key_number
+from cdc_lake.project.life import HISTORY_COLUMNS, Life
+from cdc_lake.project.tail import placed
+
+_IMAGE = "FILTER (op <> 'd')"
+
+
+def is_plain(base: HistoryBase, life: Life) -> bool:
+    """Whether lives can be plain at all: no truncate ended them together, and what stands has ended by then."""
+    reach = base.reach
+    if life.carried is None or life.carried.tail.facts.truncates or reach.shown is None:
+        return False
+    return reach.begun is None or reach.begun <= reach.shown
+
+
+def plain_sql(base: HistoryBase, life: Life) -> str:
+    """A query of all versions: the values as c0, c1, …, then `HISTORY_COLUMNS`."""
+    if life.carried is None:
+        raise ValueError("a fold behind which nothing has come is read as it is")
+    count = len(life.shapes.names)
+    columns = ", ".join([*(f"c{i}" for i in range(count)), *HISTORY_COLUMNS])
+    closed = [f"SELECT {base.items()} FROM {scan(s.file for s in base.files(CLOSED))} b"] if base.files(CLOSED) else []
+    opened = [
+        f"""SELECT {base.items(_ENDS)} FROM {relation} b LEFT JOIN firsts t ON {base.same("t")}
+        WHERE {counts} AND NOT b.__gone AND NOT coalesce(t.odd, false)"""
+        for relation, counts in base.opened()
+    ]
+    odd = replace(life.carried, rows=f"SELECT * FROM ({life.carried.rows}) WHERE k IN (SELECT k FROM odd)", only="odd")
+    parts = [*closed, *opened, _new_lines(life), f"SELECT {columns} FROM ({history_sql(replace(life, carried=odd))})"]
+    return f"WITH {', '.join(_steps(base, life))} {' UNION ALL '.join(parts)}"
+
+
+# How an open line ends: with the first change of its key, if there is one.
+_ENDS = {
+    "__valid_to": "t.stamp",
+    "__next_key": "NULL::JSON",
+    "__ended_by": "t.ends_by",
+    "__ended_tx_id": "t.tx",
+    "__to_position": "t.pos_tx",
+}
+
+
+def _steps(base: HistoryBase, life: Life) -> list[str]:
+    """`groups`: what each transaction did to each key; `odd`: keys whose life is not plain; `plain`: all changes of the
+    others, each with the one that follows; `firsts`: the first change of each key."""
+    if life.carried is None:
+        return []
+    moved = f"coalesce({names(NEW_KEY)} OR {names(OLD_KEY)}, false)"
+    held = "false"
+    if life.shapes.toastable:
+        held = f"(__op = 'u' AND __before IS NULL AND {life.shapes.may_hold_mark('__after')})"
+    rows = placed(
+        life.carried.tail,
+        "timeline",
+        life.cut,
+        [
+            "__key AS k", "__op AS op", "__tx_id AS tx", "__lsn AS lsn", "__after AS img", "__schema_id AS sid",
+            "greatest(__source_ts, shown_ts) AS stamp", f"{moved} OR {held} AS odd",
+        ],
+        where="__key IS NOT NULL",
+    )  # fmt: skip
+    late = " UNION ".join(
+        f"SELECT b.__key AS k FROM {relation} b WHERE {counts} AND b.__since > make_timestamptz({base.reach.shown})"
+        for relation, counts in base.opened()
+    )
+    numbers = [f"{key_number('k', base.shapes.target.columns[i])} AS n{i}" for i in base.numbers]
+    last = ", ".join(f"arg_max({c}, pos_order) {_IMAGE} AS {c}" for c in ("img", "sid"))
+    following = ", ".join(f"lead({c}) OVER w AS next_{c}" for c in ("stamp", "tx", "pos_tx", "ends_by"))
+    return [
+        f"timeline AS MATERIALIZED ({life.timeline})",
+        f"""groups AS MATERIALIZED (SELECT *, CASE WHEN gone > 0 THEN 'd' WHEN made > 0 THEN 'c' ELSE 'u' END AS ends_by
+            FROM (SELECT k, pos_tx, any_value(tx) AS tx, max(stamp) AS stamp, count(*) FILTER (op = 'c') AS made,
+                count(*) FILTER (op = 'd') AS gone, bool_or(odd) AS odd, {last},
+                arg_max_null(lsn, pos_order) {_IMAGE} AS lsn FROM ({rows}) GROUP BY k, pos_tx))""",
+        f"""odd AS MATERIALIZED (SELECT DISTINCT k FROM groups
+            WHERE odd OR made + gone > 1{f" OR k IN (SELECT k FROM ({late}))" if late else ""})""",
+        f"""plain AS MATERIALIZED (SELECT *, max(stamp) OVER (w ROWS UNBOUNDED PRECEDING) AS since,
+            lag(pos_tx) OVER w IS NULL AS first, {following}
+            FROM groups g WHERE NOT EXISTS (SELECT 1 FROM odd o WHERE o.k = g.k)
+            WINDOW w AS (PARTITION BY k ORDER BY pos_tx))""",
+        f"""firsts AS (SELECT {", ".join(["*", *numbers])} FROM (
+            SELECT k, false AS odd, stamp, tx, pos_tx, ends_by FROM plain WHERE first
+            UNION ALL SELECT k, true, NULL, NULL, NULL, NULL FROM odd))""",
+    ]
+
+
+def _new_lines(life: Life) -> str:
+    shown = {
+        "__op": "CASE WHEN made > 0 THEN 'c' ELSE 'u' END",
+        "__valid_from": "since",
+        "__valid_to": "CASE WHEN next_pos_tx IS NOT NULL THEN greatest(since, next_stamp) END",
+        "__tx_id": "tx",
+        "__lsn": "lsn",
+        "__key": "CAST(k AS JSON)",
+        "__previous_key": "NULL::JSON",
+        "__next_key": "NULL::JSON",
+        "__ended_by": "next_ends_by",
+        "__ended_tx_id": "next_tx",
+        "__from_position": "pos_tx",
+        "__to_position": "next_pos_tx",
+        "__unknown": "[]::VARCHAR[]",
+        "__unread": "CAST(unread AS JSON)",
+    }
+    carry = ["made", "since", "next_stamp", "tx", "lsn", "k", "next_ends_by", "next_tx", "pos_tx", "next_pos_tx"]
+    images = "(SELECT * FROM plain WHERE gone = 0)"
+    values = [f"c{i}" for i in range(len(life.shapes.names))]
+    items = ", ".join([*values, *(f"{shown[n]} AS {n}" for n in HISTORY_COLUMNS)])
+    return f"SELECT {items} FROM ({life.shapes.decoded(images, 'img', 'sid', carry, unread=True)})"
