@@ -98,7 +98,7 @@ def _with_history(
     try:
         rows = fold_history(con, state, table, replacing=replacing)
     except (DeltaError, OSError, ValueError, RuntimeError, duckdb.Error) as error:
-        return replace(done, outcome="failed", error=_explained(table.table, error))
+        return replace(done, outcome="failed", error=_explained(table.table, error, "The history of "))
     return replace(done, history_rows=rows)
 
 
@@ -168,10 +168,10 @@ def _view(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState,
     return replace(view, settled=settle(con, view, f"{state.lake.own}.settled")) if table.shapes.keyed else view
 
 
-def _explained(table: TableId, error: Exception) -> LakeError:
+def _explained(table: TableId, error: Exception, what: str = "") -> LakeError:
     full = is_disk_full(error)
     return LakeError(
-        f"{table} could not be folded.",
+        f"{what}{table} could not be folded.",
         why=first_line(error),
         next="free space on the disk, then: cdc-lake fold" if full else f"cdc-lake fold {table} -vv",
         code="disk_full" if full else "fold_failed",

@@ -55,7 +55,7 @@ def history_steps(life: Life) -> list[str]:
     """All common table expressions up to `lines` and `vals`."""
     return [
         *life_steps(life, event_columns(life)),
-        *group_steps(life.carried),
+        *group_steps(life.carried, life.chosen),
         *lineage_steps(),
         *_values(life),
         *_states(life),
@@ -121,13 +121,16 @@ def event_columns(life: Life) -> list[str]:
     return columns
 
 
-def group_steps(carried: Carried | None = None) -> list[str]:
+def group_steps(carried: Carried | None = None, chosen: str | None = None) -> list[str]:
     """What each transaction made of each key: whether it is `alive` after it and `was` before, how many rows came and
-    went, and how many the key has had `before`. What stands in a folded history is `standing`."""
+    went, and how many the key has had `before`. What stands in a folded history is `standing`, of the keys that are
+    `chosen` (see `Life`)."""
     steps, keys, standing = list[str](), "", ""
     if carried is not None:
         # A truncate ends all of them, else only those that were touched are asked for.
-        touched = "" if carried.tail.facts.truncates else " WHERE k IN (SELECT k FROM events)"
+        touched = " WHERE k IN (SELECT k FROM events)"
+        if carried.tail.facts.truncates:
+            touched = f" WHERE {chosen.format('k')}" if chosen else ""
         steps.append(f"standing AS MATERIALIZED (SELECT * FROM ({carried.rows}){touched})")
         keys = " UNION SELECT k, 0 AS era FROM standing"
         standing = """ UNION ALL BY NAME SELECT y.kid, NULL AS grp, 0 AS first, b.since AS stamp, b.__tx_id AS tx,

@@ -17,6 +17,7 @@ from cdc_lake.events import TableId
 from cdc_lake.land.layout import history_path
 from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.project.checkpoint import Checkpoint
+from cdc_lake.project.headers import NEW_KEY, OLD_KEY, names
 from cdc_lake.project.history import state_sql
 from cdc_lake.project.history_base import Reach, read_reach, shape_number
 from cdc_lake.project.history_tail import Behind, find_behind
@@ -29,6 +30,9 @@ from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.tail import Tail, new_lows, without_place
 from cdc_lake.project.timeline import timeline_sql
+
+# What DuckDB holds of a change while its line is made, many times over, in bytes.
+_ROW_BYTES = 3000
 
 
 def fold_history(
@@ -67,6 +71,13 @@ def _empty(table: DeltaTable | None) -> None:
         replace_files(table, [], segments, Reach(shape=-1).transactions())
 
 
+def memory_limit(con: duckdb.DuckDBPyConnection) -> int:
+    """The memory that DuckDB may take, in bytes."""
+    (text,) = con.execute("SELECT current_setting('memory_limit')").fetchone() or ("1 GiB",)
+    number, unit = str(text).split()
+    return int(float(number) * 1024 ** ["bytes", "KiB", "MiB", "GiB", "TiB"].index(unit))
+
+
 class HistoryFold:
     """One fold of one table."""
 
@@ -100,7 +111,7 @@ class HistoryFold:
         if tail.facts.runs and not self._is_past(life, shown):
             return 0
         reach = self._reach(tail, ends, shown, self._begun(life, tail, None))
-        return self._write(life, reach, None)
+        return self._write(life, reach, tail, None)
 
     def part(self, behind: Behind) -> int:
         """Fold what has come since."""
@@ -114,13 +125,13 @@ class HistoryFold:
         reach = self._reach(tail, behind.ends, shown, self._begun(behind.life, tail, before.begun))
         reach = replace(reach, seen={**before.seen, **reach.seen})
         known = replace(reach, checkpoint=replace(reach.checkpoint, log_version=before.checkpoint.log_version))
-        return 0 if known == before else self._write(behind.life, reach, behind)
+        return 0 if known == before else self._write(behind.life, reach, tail, behind)
 
-    def _write(self, life: Life, reach: Reach, behind: Behind | None) -> int:
+    def _write(self, life: Life, reach: Reach, tail: Tail, behind: Behind | None) -> int:
         relation = f"{self.own}_lines"
         path = history_path(self._state.lake.root, self._state.source, self._table.table)
         try:
-            self._con.execute(f"CREATE OR REPLACE TABLE {relation} AS {stored(self._shapes, state_sql(life))}")
+            self._fill(relation, life, tail)
             writer = HistoryWriter(self._con, path, self._opened, self._state.lake.options, reach.transactions())
             reach_point("history:before-write")
             if behind is None:
@@ -138,6 +149,34 @@ class HistoryFold:
             return writer.rows
         finally:
             self._con.execute(f"DROP TABLE IF EXISTS {relation}")
+
+    def _fill(self, relation: str, life: Life, tail: Tail) -> None:
+        """Make the table of what is written, from so many keys at a time that DuckDB has room for them."""
+        timeline = f"{self.own}_timeline"
+        self._con.execute(f"CREATE OR REPLACE TABLE {timeline} AS {life.timeline}")
+        into = f"CREATE OR REPLACE TABLE {relation} AS"
+        for chosen in self._shares(tail):
+            share = replace(life, timeline=f"FROM {timeline}", chosen=chosen)
+            self._con.execute(f"{into} {stored(self._shapes, state_sql(share))}")
+            into = f"INSERT INTO {relation}"
+        self._con.execute(f"DROP TABLE {timeline}; DROP TABLE IF EXISTS {self.own}_moved")
+
+    def _shares(self, tail: Tail) -> list[str | None]:
+        """Conditions (see `Life.chosen`) that share the keys out; a row is moved within one share only."""
+        rows = tail.facts.placed + tail.facts.free
+        count = -(-rows * _ROW_BYTES // memory_limit(self._con))
+        if count <= 1:
+            return [None]
+        shares: list[str | None] = [f"hash({{0}}) % {count} = {i}" for i in range(count)]
+        if not tail.facts.moves:
+            return shares
+        moved = f"{self.own}_moved"
+        self._con.execute(
+            f"""CREATE OR REPLACE TABLE {moved} AS SELECT DISTINCT __key AS k FROM {tail.relation}
+            WHERE {tail.unfolded} AND __key IS NOT NULL AND ({names(NEW_KEY)} OR {names(OLD_KEY)})"""
+        )
+        apart = f"{{0}} NOT IN (SELECT k FROM {moved})"
+        return [*(f"{share} AND {apart}" for share in shares), f"{{0}} IN (SELECT k FROM {moved})"]
 
     def _is_changed(self, path: str) -> bool:
         now = self._state.lake.open(path)

@@ -40,8 +40,8 @@ def plain_sql(base: HistoryBase, life: Life) -> str:
         WHERE {counts} AND NOT b.__gone AND NOT coalesce(t.odd, false)"""
         for relation, counts in base.opened()
     ]
-    odd = replace(life.carried, rows=f"SELECT * FROM ({life.carried.rows}) WHERE k IN (SELECT k FROM odd)", only="odd")
-    parts = [*closed, *opened, _new_lines(life), f"SELECT {columns} FROM ({history_sql(replace(life, carried=odd))})"]
+    odd = replace(life, chosen="{0} IN (SELECT k FROM odd)")
+    parts = [*closed, *opened, _new_lines(life), f"SELECT {columns} FROM ({history_sql(odd)})"]
     return f"WITH {', '.join(_steps(base, life))} {' UNION ALL '.join(parts)}"
 
 

@@ -41,20 +41,20 @@ class Carried:
 
     `rows` is a query of what each key was at its position (see `HistoryBase.standing`), `tail` what has come since:
     rows of transactions alone. `begun` is when the last era began, in microseconds of the epoch; None: with the log.
-    `only` is a relation of the keys `k` to which all of it is limited.
     """
 
     rows: str
     tail: Tail
     begun: int | None = None
-    only: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
     """A table's log up to `cut`. `timeline` is the query of `timeline_sql`; `keys` limits it to some keys, `start` is
     the position at which the log begins (see `land.starts`), `renaming` tells rows that were sent under another key.
-    With `carried` it is what comes behind a folded history, for a table with a key."""
+    With `carried` it is what comes behind a folded history, for a table with a key. `chosen` limits it too, by an SQL
+    condition in which a key stands as `{0}`: no row may have been moved between a key that meets it and one that does
+    not."""
 
     shapes: Shapes
     files: tuple[str, ...]
@@ -64,6 +64,7 @@ class Life:
     start: int = 0
     renaming: Renaming | None = None
     carried: Carried | None = None
+    chosen: str | None = None
 
     @property
     def relation(self) -> str:
@@ -75,8 +76,8 @@ class Life:
     @property
     def wanted(self) -> str:
         """The SQL condition for log rows of the keys in question."""
-        if self.carried is not None and self.carried.only is not None:
-            return f"__key IN (SELECT k FROM {self.carried.only})"
+        if self.chosen is not None:
+            return f"({self.chosen.format('__key')})"
         return "true" if self.keys is None else f"__key IN ({', '.join(map(literal, self.keys)) or 'NULL'})"
 
     def placed(self, columns: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import history_path
 from cdc_lake.land.tables import REPAIR_OFFSETS, repair_topic
-from cdc_lake.project import rules
+from cdc_lake.project import history_fold, rules
 from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.history_base import CLOSED, OPEN, PART, PATCH
 from cdc_lake.project.history_fold import HistoryFold
@@ -104,6 +104,8 @@ def small(monkeypatch: pytest.MonkeyPatch, chance: Random) -> None:
     monkeypatch.setattr(rules, "_PATCH_SHARE", chance.choice([0, 0, 1, 2]))
     monkeypatch.setattr(rules, "_FILE_ROWS", chance.choice([1, 2, 4]))
     monkeypatch.setattr(rules, "_SMALL_FILES", chance.choice([1, 3]))
+    # So much that a few changes fill the memory: the keys are shared out.
+    monkeypatch.setattr(history_fold, "_ROW_BYTES", chance.choice([1000, 1 << 28]))
 
 
 def play(folder: Path, chance: Random, said: str, *, snapshots: bool) -> Counter[bool | None]:
