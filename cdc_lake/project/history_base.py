@@ -117,8 +117,8 @@ class HistoryBase:
         items = self.items()
         parts = [f"SELECT {items} FROM {scan(s.file for s in self.files(CLOSED))} b"] if self.files(CLOSED) else []
         if touched is not None:
-            same = f"NOT EXISTS (SELECT 1 FROM ({touched}) t WHERE {self.same('t')})" if touched else "true"
-            parts += [f"SELECT {items} FROM {r} b WHERE {w} AND NOT b.__gone AND {same}" for r, w in self.opened()]
+            others = f"ANTI JOIN ({touched}) t ON {self.same('t')}" if touched else ""
+            parts += [f"SELECT {items} FROM {relation} b {others} WHERE NOT b.__gone" for relation in self.opened()]
         return " UNION ALL ".join(parts) or f"SELECT {items} FROM ({_nothing(self.shapes)}) b"
 
     def items(self, ends: Mapping[str, str] | None = None) -> str:
@@ -128,16 +128,16 @@ class HistoryBase:
     def standing(self, where: str = "true") -> str:
         """A query of what each key was: `k`, the columns of `lines`, `since`, `lost` and `gone`."""
         items = ", ".join([*_values(self.shapes, {}), "b.__key AS k", *(f"b.{n} AS {n.strip('_')}" for n in STATE)])
-        parts = [f"SELECT {items} FROM {relation} b WHERE {counts} AND {where}" for relation, counts in self.opened()]
+        parts = [f"SELECT {items} FROM {relation} b WHERE {where}" for relation in self.opened()]
         return " UNION ALL ".join(parts) or f"SELECT {items} FROM ({_nothing(self.shapes)}) b"
 
-    def opened(self) -> list[tuple[str, str]]:
-        """Relations that hold the open lines, each with the condition for those rows `b` of it that count."""
-        opened, patch = (self.files(part) for part in (OPEN, PATCH))
-        over = scan(s.file for s in patch) if patch else ""
-        hidden = f"NOT EXISTS (SELECT 1 FROM {over} p WHERE {self.same_stored('p')})" if patch else "true"
-        below = [(scan(s.file for s in opened), hidden)] if opened else []
-        return below + ([(over, "true")] if patch else [])
+    def opened(self) -> list[str]:
+        """Relations that together hold one row for each key: its open line, or that it has none."""
+        opened, patch = (scan(s.file for s in self.files(part)) if self.files(part) else "" for part in (OPEN, PATCH))
+        if not (opened and patch):
+            return [relation for relation in (opened, patch) if relation]
+        # Written as a join: of a condition that no row exists, DuckDB first makes a list of all keys.
+        return [f"(SELECT b.* FROM {opened} b ANTI JOIN {patch} p ON {self.same_stored('p')})", patch]
 
     def same(self, other: str) -> str:
         """The condition that a stored row `b` has the key of a row `other` (k, n0, n1, …)."""

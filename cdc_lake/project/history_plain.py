@@ -37,8 +37,8 @@ def plain_sql(base: HistoryBase, life: Life) -> str:
     closed = [f"SELECT {base.items()} FROM {scan(s.file for s in base.files(CLOSED))} b"] if base.files(CLOSED) else []
     opened = [
         f"""SELECT {base.items(_ENDS)} FROM {relation} b LEFT JOIN firsts t ON {base.same("t")}
-        WHERE {counts} AND NOT b.__gone AND NOT coalesce(t.odd, false)"""
-        for relation, counts in base.opened()
+        WHERE NOT b.__gone AND NOT coalesce(t.odd, false)"""
+        for relation in base.opened()
     ]
     odd = replace(life, chosen="{0} IN (SELECT k FROM odd)")
     parts = [*closed, *opened, _new_lines(life), f"SELECT {columns} FROM ({history_sql(odd)})"]
@@ -75,28 +75,35 @@ def _steps(base: HistoryBase, life: Life) -> list[str]:
         where="__key IS NOT NULL",
     )  # fmt: skip
     late = " UNION ".join(
-        f"SELECT b.__key AS k FROM {relation} b WHERE {counts} AND b.__since > make_timestamptz({base.reach.shown})"
-        for relation, counts in base.opened()
+        f"SELECT b.__key AS k FROM {relation} b WHERE b.__since > make_timestamptz({base.reach.shown})"
+        for relation in base.opened()
     )
-    numbers = [f"{key_number('k', base.shapes.target.columns[i])} AS n{i}" for i in base.numbers]
-    last = ", ".join(f"arg_max({c}, pos_order) {_IMAGE} AS {c}" for c in ("img", "sid"))
+    numbers = [f"n{i}" for i in base.numbers]
+    found = [f"{key_number('k', base.shapes.target.columns[i])} AS n{i}" for i in base.numbers]
+    last = ", ".join(f"arg_max_null({c}, pos_order) {_IMAGE} AS {c}" for c in ("img", "sid", "lsn"))
     following = ", ".join(f"lead({c}) OVER w AS next_{c}" for c in ("stamp", "tx", "pos_tx", "ends_by"))
+    key, same_key = ", ".join(["k", *numbers]), ", ".join(numbers or ["k"])
     return [
         f"timeline AS MATERIALIZED ({life.timeline})",
-        f"""groups AS MATERIALIZED (SELECT *, CASE WHEN gone > 0 THEN 'd' WHEN made > 0 THEN 'c' ELSE 'u' END AS ends_by
+        f"""groups AS MATERIALIZED (SELECT {", ".join(["*", *found])},
+            CASE WHEN gone > 0 THEN 'd' WHEN made > 0 THEN 'c' ELSE 'u' END AS ends_by
             FROM (SELECT k, pos_tx, any_value(tx) AS tx, max(stamp) AS stamp, count(*) FILTER (op = 'c') AS made,
-                count(*) FILTER (op = 'd') AS gone, bool_or(odd) AS odd, {last},
-                arg_max_null(lsn, pos_order) {_IMAGE} AS lsn FROM ({rows}) GROUP BY k, pos_tx))""",
-        f"""odd AS MATERIALIZED (SELECT DISTINCT k FROM groups
+                count(*) FILTER (op = 'd') AS gone, bool_or(odd) AS odd, {last} FROM ({rows}) GROUP BY k, pos_tx))""",
+        f"""odd AS MATERIALIZED (SELECT DISTINCT {key} FROM groups
             WHERE odd OR made + gone > 1{f" OR k IN (SELECT k FROM ({late}))" if late else ""})""",
+        # The values of the columns that are asked for, and not the images, go through what follows.
         f"""plain AS MATERIALIZED (SELECT *, max(stamp) OVER (w ROWS UNBOUNDED PRECEDING) AS since,
-            lag(pos_tx) OVER w IS NULL AS first, {following}
-            FROM groups g WHERE NOT EXISTS (SELECT 1 FROM odd o WHERE o.k = g.k)
-            WINDOW w AS (PARTITION BY k ORDER BY pos_tx))""",
-        f"""firsts AS (SELECT {", ".join(["*", *numbers])} FROM (
-            SELECT k, false AS odd, stamp, tx, pos_tx, ends_by FROM plain WHERE first
-            UNION ALL SELECT k, true, NULL, NULL, NULL, NULL FROM odd))""",
+            lag(pos_tx) OVER w IS NULL AS first, {following} FROM ({_decoded(life, numbers)})
+            WINDOW w AS (PARTITION BY {same_key} ORDER BY pos_tx))""",
+        f"""firsts AS (SELECT {key}, false AS odd, stamp, tx, pos_tx, ends_by FROM plain WHERE first
+            UNION ALL SELECT {key}, true, NULL, NULL, NULL, NULL FROM odd)""",
     ]
+
+
+def _decoded(life: Life, numbers: list[str]) -> str:
+    carry = ["k", *numbers, "pos_tx", "tx", "stamp", "made", "gone", "lsn", "ends_by"]
+    groups = "(SELECT g.* FROM groups g ANTI JOIN odd o ON o.k = g.k)"
+    return life.shapes.decoded(groups, "img", "sid", carry, unread=True)
 
 
 def _new_lines(life: Life) -> str:
@@ -116,8 +123,6 @@ def _new_lines(life: Life) -> str:
         "__unknown": "[]::VARCHAR[]",
         "__unread": "CAST(unread AS JSON)",
     }
-    carry = ["made", "since", "next_stamp", "tx", "lsn", "k", "next_ends_by", "next_tx", "pos_tx", "next_pos_tx"]
-    images = "(SELECT * FROM plain WHERE gone = 0)"
     values = [f"c{i}" for i in range(len(life.shapes.names))]
     items = ", ".join([*values, *(f"{shown[n]} AS {n}" for n in HISTORY_COLUMNS)])
-    return f"SELECT {items} FROM ({life.shapes.decoded(images, 'img', 'sid', carry, unread=True)})"
+    return f"SELECT {items} FROM plain WHERE gone = 0"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
 import duckdb
+from deltalake import DeltaTable
 
 from cdc_lake.errors import CdcLakeError, LakeError
 from cdc_lake.events import TableId
@@ -20,7 +22,7 @@ from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState, unreadable
 from cdc_lake.project.tail import START, Facts, placed, whole_tail
-from cdc_lake.query.history_views import history_query
+from cdc_lake.query.history_views import history_query, open_history
 from cdc_lake.query.needs import CATALOGUES, Needs, everything
 from cdc_lake.sqltext import ident, literal
 
@@ -40,6 +42,8 @@ EVENT_COLUMNS = {
     "__ingested_at": "__ingested_at",
     "__schema_id": "__schema_id",
 }
+# Tables that are opened side by side: each waits for its store most of the time.
+_THREADS = 8
 # The last before the source's own: values that do not fit their column's type of today, as they arrived.
 UNREAD = "__unread"
 _PARTIAL = """(__op = 'u' AND __before IS NULL) OR (__op = 'c' AND contains(__headers, '"__debezium.oldkey"'))"""
@@ -58,12 +62,17 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState],
     for source in sources:
         for table in source.tables:
             named[table.table.schema.lower(), table.table.name.lower()].append((source, table))
-    for number, group in enumerate(named.values()):
+    with ThreadPoolExecutor(_THREADS) as pool:
+        groups = [
+            (g, pool.submit(open_history, *g[0]) if any(needs("history", t.table) for _, t in g) else None)
+            for g in named.values()
+        ]
+    for number, (group, opened) in enumerate(groups):
         source, table = group[0]
         queries = {
             "current": partial(_current, con, source, table, f"settled_{number}"),
             "changes": partial(_changes, source, table),
-            "history": partial(history_query, con, source, table, f"{source.lake.own}.history_{number}"),
+            "history": partial(_history, con, source, table, opened, f"{source.lake.own}.history_{number}"),
         }
         wanted = [c for c in CATALOGUES if any(needs(c, t.table) for _, t in group)]
         try:
@@ -106,6 +115,16 @@ def _current(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableSt
     inner = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
     columns = ", ".join(f"c{i} AS {ident(n)}" for i, n in enumerate(view.shapes.names))
     return f"SELECT {columns} FROM ({inner})"
+
+
+def _history(
+    con: duckdb.DuckDBPyConnection,
+    source: SourceState,
+    table: TableState,
+    opened: Future[DeltaTable | None] | None,
+    name: str,
+) -> str:
+    return history_query(con, source, table, opened.result() if opened is not None else None, name)
 
 
 def _changes(source: SourceState, table: TableState) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import duckdb
+from deltalake import DeltaTable
 
 from cdc_lake.land.layout import history_path
 from cdc_lake.project.history import history_sql
@@ -20,16 +21,25 @@ from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.sqltext import ident
 
 
-def history_query(con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState, name: str) -> str:
-    """As `history_view`, from the folded history where there is one that can be gone on with. What it finds out is kept
-    in tables whose names begin with `name`.
+def open_history(source: SourceState, table: TableState) -> DeltaTable | None:
+    """The folded history of a table, as it is now; None when there is none that can be read here.
 
-    Raises the table's error when it cannot be shown, LakeError when its folded history cannot be read.
+    Raises LakeError when it cannot be read.
     """
-    behind = None
-    if not source.past and table.error is None:
-        opened = source.lake.open(history_path(source.lake.root, source.source, table.table))
-        behind = find_behind(con, source, table, opened, name) if opened is not None else None
+    if source.past or table.error is not None or table.shapes is None or not table.shapes.keyed:
+        return None
+    return source.lake.open(history_path(source.lake.root, source.source, table.table))
+
+
+def history_query(
+    con: duckdb.DuckDBPyConnection, source: SourceState, table: TableState, opened: DeltaTable | None, name: str
+) -> str:
+    """As `history_view`, from the folded history `opened` where it can be gone on with. What it finds out is kept in
+    tables whose names begin with `name`.
+
+    Raises the table's error when it cannot be shown.
+    """
+    behind = find_behind(con, source, table, opened, name) if opened is not None else None
     if behind is None or table.shapes is None:
         return history_view(source, table, renaming=source.renaming(con, table))
     return _named(table.shapes, behind.query)

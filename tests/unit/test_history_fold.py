@@ -23,7 +23,7 @@ from cdc_lake.project.history_tail import find_behind
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.segments import segments_of
 from cdc_lake.project.snapshot import SourceState, TableState, prepare, read_source
-from cdc_lake.query.history_views import history_query, history_view
+from cdc_lake.query.history_views import history_query, history_view, open_history
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, retain
 from tests.history_model import Chronicle
@@ -56,6 +56,10 @@ def goes_on(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableStat
     return None if found is None else find_behind(con, state, table, found, "lake.internal.asked") is not None
 
 
+def folded_query(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, number: int) -> str:
+    return history_query(con, state, table, open_history(state, table), f"lake.internal.history_{number}")
+
+
 def rows(con: duckdb.DuckDBPyConnection, query: str) -> Lines:
     return sorted(con.execute(f"SELECT * FROM ({query})").fetchall(), key=repr)
 
@@ -66,7 +70,7 @@ def check(folder: Path, said: str) -> Counter[bool | None]:
     found: Counter[bool | None] = Counter()
     for number, table in enumerate(state.tables):
         whole = rows(con, history_view(state, table, renaming=state.renaming(con, table)))
-        shown = rows(con, history_query(con, state, table, f"lake.internal.history_{number}"))
+        shown = rows(con, folded_query(con, state, table, number))
         if shown != whole:
             extra = [r for r in shown if r not in whole]
             missing = [r for r in whole if r not in shown]
@@ -135,7 +139,7 @@ def against_model(folder: Path, chronicle: Chronicle, said: str) -> None:
     assert state.cut.tx_id is not None
     for number, table in enumerate(t for t in state.tables if t.table in (A, B)):
         columns = SHOWN.replace("c0, c1, c2", "id, qty, note")
-        query = history_query(con, state, table, f"lake.internal.model_{number}")
+        query = folded_query(con, state, table, number)
         found = sorted(con.execute(f"SELECT {columns} FROM ({query})").fetchall(), key=repr)
         assert found == chronicle.states[state.cut.tx_id][table.table], f"{said} at {state.cut}"
     con.close()
@@ -332,7 +336,7 @@ def test_a_row_that_the_log_never_saw_moves_away_and_another_takes_its_key(feed:
     assert counts(feed)
     con, state = opened(feed.folder)
     for shown in state.tables:
-        query = history_query(con, state, shown, "lake.internal.asked")
+        query = folded_query(con, state, shown, 0)
         ended = con.execute(f"SELECT __next_key FROM ({query}) WHERE id = 7 AND __ended_by = 'd'").fetchall()
         assert ended == [(None,)]
     con.close()
@@ -412,3 +416,29 @@ def test_what_retention_took_away_is_in_no_folded_history(feed: Feed) -> None:
     change(feed)
     feed.land()
     assert counts(feed)
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_row_that_is_born_again_begins_where_its_key_ended_though_the_clock_was_set_back(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch, patched: bool
+) -> None:
+    if patched:
+        for name in ("_FEW_ROWS", "_TIMES", "_PATCH_SHARE"):
+            monkeypatch.setattr(rules, name, 0)
+    for keys in ((4,), (0,)):
+        tx = feed.begin()
+        for key in keys:
+            tx.delete(A, key)
+        for _, event in tx.events:
+            event["__source_ts"] += timedelta(hours=1)
+        tx.commit()
+        feed.land()
+        fold(feed.folder)
+    for key in (4, 0):
+        tx = feed.begin()
+        tx.insert(A, key, 1, None)
+        tx.commit()
+        feed.land()
+        assert counts(feed)
+        fold(feed.folder)
+        assert counts(feed)
