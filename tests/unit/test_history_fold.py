@@ -442,3 +442,21 @@ def test_a_row_that_is_born_again_begins_where_its_key_ended_though_the_clock_wa
         assert counts(feed)
         fold(feed.folder)
         assert counts(feed)
+
+
+def test_a_row_behind_a_truncate_begins_no_earlier_than_that_though_the_clock_was_set_back(feed: Feed) -> None:
+    tx = feed.begin()
+    tx.truncate(A)
+    for _, event in tx.events:
+        event["__source_ts"] += timedelta(hours=1)
+    tx.commit()
+    feed.land()
+    fold(feed.folder)
+    for key in (4, 5):
+        tx = feed.begin()
+        tx.insert(A, key, 1, None)
+        tx.commit()
+        feed.land()
+        assert counts(feed)
+        fold(feed.folder)
+        assert counts(feed)
