@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = "Examples:  cdc-lake tables   ·   cdc-lake tables --json"
 _PATIENCE = 2  # seconds that a source may take to answer
-_COLUMNS = ("table", "key", "rows_landed", "unfolded", "last_landed", "note")
+_COLUMNS = ("table", "key", "rows_landed", "unfolded", "last_landed", "files", "bytes", "due", "note")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +26,10 @@ def register(app: typer.Typer) -> None:
 
 
 def tables() -> None:
-    """List the tables of the lake: key, changes landed, how many of them are not folded yet.
+    """List the tables of the lake: key, changes landed, how many of them are not folded yet, files, and their bytes.
 
+    `due` is what `maintain` does next; with --json also why, the share of small files, and the oldest version that can
+    be read.
     The note says what no event told of a table: values that ALTER TABLE gave or converted, that it was made anew, or
     that the source has it no longer.
     """
@@ -38,7 +40,7 @@ def tables() -> None:
     if not rows and not output.as_json():
         output.say("No table has landed yet. Next: cdc-lake sink run")
         return
-    shown = [{**r, "key": ", ".join(r["key"] or ())} for r in rows]
+    shown = [_shown(r) for r in rows]
     output.result({"tables": rows}, _COLUMNS, shown)
     if not output.as_json():
         for row in rows:
@@ -47,6 +49,14 @@ def tables() -> None:
         gone = [r["table"] for r in rows if r["gone"]]
         if gone:
             output.say(f'Next: when that is meant, in cdc-lake.yaml: tables: {{"{gone[0]}": {{exclude: true}}}}')
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    from cdc_lake.maintain.plan import size
+
+    due = row["next_due"]["action"] if row["next_due"] else None
+    used = size(row["bytes"]) if row["bytes"] is not None else None
+    return {**row, "key": ", ".join(row["key"] or ()), "bytes": used, "due": due}
 
 
 def _numbers(config: Config, source: str, tables: Sequence[TableId]) -> Mapping[TableId, int] | None:

@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.erase.log import explained
 from cdc_lake.land.layout import open_store
-from cdc_lake.land.swap import live_files
+from cdc_lake.land.swap import READABLE, live_files
 from cdc_lake.project.lake import Lake
 
 _COMMIT = re.compile(r"\d{20}\.json")
@@ -128,11 +128,19 @@ def delete_replaced(lake: Lake, path: str, *, dry_run: bool) -> int:
         gone = set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
         found = {i.path: i for i in store.get_file_info(pafs.FileSelector("")) if i.type == pafs.FileType.File}
         chosen = [n for n in _replaced(table, found) if n in gone or _forgotten(found[n])]
+        if chosen and not dry_run:
+            _say_whole(table)
         for name in () if dry_run else chosen:
             store.delete_file(name)
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise explained(path, error) from error
     return len(chosen)
+
+
+def _say_whole(table: DeltaTable) -> None:
+    """Earlier versions will miss files."""
+    said = CommitProperties(app_transactions=[Transaction(READABLE, table.version())])
+    table.create_write_transaction([], "append", table.schema(), commit_properties=said)
 
 
 def _replaced(table: DeltaTable, found: Mapping[str, pafs.FileInfo]) -> list[str]:

@@ -15,6 +15,8 @@ from cdc_lake.errors import LakeError
 
 # A commit that loses a race is tried again from what is there then.
 _ATTEMPTS = 10
+# The app transaction that says which is the first version of a table whose files are all there.
+READABLE = "maintain:readable"
 
 
 def live_files(table: DeltaTable) -> dict[str, int]:

@@ -9,16 +9,19 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.land.layout import open_delta, open_store
 from cdc_lake.land.store import REMEMBERED
+from cdc_lake.land.swap import READABLE
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 # Delta's own: commits that are older and stand before a checkpoint are taken away.
 _LOG_AGE = timedelta(days=30)
+# A file may be written down as removed some time before the commit that removes it.
+_SLACK = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Look:
 
     `sizes` are the bytes of its live data files, `commits` those since the last checkpoint, `old_commits` those that no
     reader needs any more, `expired` the files (name to bytes) that were replaced longer ago than readers may hold them.
-    `remembers` says that removed files stay written down for long enough to be found.
+    `remembers` says that removed files stay written down for long enough to be found. `oldest` is the first version
+    that can still be opened and read whole.
     """
 
     version: int
@@ -37,6 +41,7 @@ class Look:
     old_commits: int
     expired: Mapping[str, int]
     remembers: bool
+    oldest: int = 0
 
     @property
     def bytes(self) -> int:
@@ -52,7 +57,8 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
     try:
         actions = pa.table(table.get_add_actions(flatten=True))
         store = open_store(path, options)
-        commits, old = _commits(store, table.version())
+        listed = Listed.of(store)
+        commits, old = listed.due(table.version())
         return Look(
             version=table.version(),
             sizes=tuple(actions["size_bytes"].to_pylist()),
@@ -61,19 +67,42 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
             old_commits=old,
             expired=_expired(store, table, keep),
             remembers=all(table.metadata().configuration.get(k) == v for k, v in REMEMBERED.items()),
+            oldest=max(listed.oldest(table.version()), table.transaction_version(READABLE) or 0),
         )
     except (OSError, pa.ArrowException) as error:
         raise LakeError(f"{path} cannot be looked through.", why=first_line(error), next=f"check {path}") from error
 
 
-def _commits(store: pafs.FileSystem, version: int) -> tuple[int, int]:
-    """How many commits stand behind the last checkpoint, and how many before it are old."""
-    infos = store.get_file_info(pafs.FileSelector("_delta_log"))
-    checkpoints = [int(m[1]) for i in infos if (m := _CHECKPOINT.fullmatch(i.base_name))]
-    last = max(checkpoints, default=-1)
-    before = datetime.now(UTC) - _LOG_AGE
-    named = [(int(m[1]), i.mtime) for i in infos if (m := _COMMIT.fullmatch(i.base_name))]
-    return version - last, sum(n < last and mtime is not None and mtime < before for n, mtime in named)
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the folder of a Delta log holds: the time of each commit's file, and the versions with a checkpoint."""
+
+    commits: Mapping[int, datetime | None]
+    checkpoints: frozenset[int]
+
+    @classmethod
+    def of(cls, store: pafs.FileSystem) -> Listed:
+        """List the folder of the table in `store`: one request."""
+        infos = store.get_file_info(pafs.FileSelector("_delta_log"))
+        commits = {int(m[1]): i.mtime for i in infos if (m := _COMMIT.fullmatch(i.base_name))}
+        return cls(commits, frozenset(int(m[1]) for i in infos if (m := _CHECKPOINT.fullmatch(i.base_name))))
+
+    def due(self, version: int) -> tuple[int, int]:
+        """How many commits stand behind the last checkpoint, and how many before it are old."""
+        last, before = max(self.checkpoints, default=-1), datetime.now(UTC) - _LOG_AGE
+        old = sum(n < last and time is not None and time < before for n, time in self.commits.items())
+        return version - last, old
+
+    def oldest(self, version: int) -> int:
+        """The first version up to `version` that can be opened: a checkpoint or the first commit, and all behind."""
+        first = version + 1
+        while first - 1 in self.commits:
+            first -= 1
+        return min((c for c in self.checkpoints if first - 1 <= c <= version), default=0 if first == 0 else version)
+
+    def since(self, moment: datetime, version: int) -> int:
+        """The first version that was committed at or after `moment`; `version`, the newest, when there is none."""
+        return min((n for n, time in self.commits.items() if time is not None and time >= moment), default=version)
 
 
 def _expired(store: pafs.FileSystem, table: DeltaTable, keep: timedelta) -> dict[str, int]:
@@ -85,10 +114,19 @@ def _expired(store: pafs.FileSystem, table: DeltaTable, keep: timedelta) -> dict
     return {name: there[name] for name in named if name in there}
 
 
-def removed_before(table: DeltaTable, keep: timedelta, *, dry_run: bool) -> list[str]:
+def removed_before(table: DeltaTable, keep: timedelta, *, dry_run: bool, oldest: int | None = None) -> list[str]:
     """Delete the files that a commit removed longer than `keep` ago, or only name them.
 
-    Never a file that no commit names: it may be of a writer who is about to commit.
+    Never a file that no commit names: it may be of a writer who is about to commit. The commit that tells of it says
+    that `oldest` is the first version that is whole.
     """
     hours = int(keep.total_seconds() // 3600)
-    return table.vacuum(hours, dry_run=dry_run, enforce_retention_duration=False, full=False)
+    said = CommitProperties(app_transactions=[Transaction(READABLE, oldest)]) if oldest is not None else None
+    return table.vacuum(hours, dry_run=dry_run, enforce_retention_duration=False, full=False, commit_properties=said)
+
+
+def whole_since(path: str, options: Mapping[str, str] | None, table: DeltaTable, keep: timedelta) -> int:
+    """The first version whose files a vacuum leaves that keeps replaced ones for `keep`."""
+    listed = Listed.of(open_store(path, options))
+    said = table.transaction_version(READABLE) or 0
+    return max(said, listed.since(datetime.now(UTC) - keep + _SLACK, table.version()))

@@ -14,7 +14,7 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
 from cdc_lake.maintain.look import look
-from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, PATCH, Rules, Step, fold_due, plan
+from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, HISTORY, PATCH, Rules, Step, fold_due, plan
 from cdc_lake.maintain.work import do
 from cdc_lake.project.fold import fold_connection, fold_source
 from cdc_lake.project.lake import Lake
@@ -95,14 +95,19 @@ def maintain(job: Job, tell: Tell) -> Iterator[Report]:
                 yield report
 
 
+def parts_of(lake: Lake, source: str, table: TableId) -> list[Part]:
+    """The Delta tables of a source's table; some may not be there yet."""
+    return [
+        Part(source, LOG, layout.log_path(lake.root, source, table), table),
+        Part(source, CURRENT, layout.current_path(lake.root, source, table), table),
+        Part(source, PATCH, layout.patch_path(lake.root, source, table), table),
+        Part(source, HISTORY, layout.history_path(lake.root, source, table), table),
+    ]
+
+
 def _parts(job: Job, source: str) -> list[Part]:
     root = job.lake.root
-    found = []
-    for table in job.lake.tables(source):
-        if job.wants(table):
-            found.append(Part(source, LOG, layout.log_path(root, source, table), table))
-            found.append(Part(source, CURRENT, layout.current_path(root, source, table), table))
-            found.append(Part(source, PATCH, layout.patch_path(root, source, table), table))
+    found = [p for table in job.lake.tables(source) if job.wants(table) for p in parts_of(job.lake, source, table)]
     if job.wanted is None:
         found += [
             Part(source, "transactions", layout.transactions_path(root, source)),

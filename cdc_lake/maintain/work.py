@@ -12,7 +12,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.land.layout import open_delta
 from cdc_lake.land.store import REMEMBERED, WRITER
-from cdc_lake.maintain.look import removed_before
+from cdc_lake.maintain.look import removed_before, whole_since
 from cdc_lake.maintain.plan import CHECKPOINT, CLEANUP, COMPACT, REMEMBER, VACUUM, Step
 
 # A commit that loses a race is tried again from what is there then.
@@ -31,7 +31,7 @@ def do(path: str, options: Mapping[str, str] | None, step: Step, keep: timedelta
         COMPACT: lambda table: _compact(table, step.level),
         CHECKPOINT: lambda table: table.create_checkpoint(),
         CLEANUP: lambda table: table.cleanup_metadata(),
-        VACUUM: lambda table: _vacuum(table, keep),
+        VACUUM: lambda table: _vacuum(table, keep, whole_since(path, options, table, keep)),
     }
     for attempt in range(1, _ATTEMPTS + 1):
         table = open_delta(path, options)
@@ -64,9 +64,9 @@ def _compact(table: DeltaTable, level: int) -> None:
     reach("maintain:after-compact")
 
 
-def _vacuum(table: DeltaTable, keep: timedelta) -> None:
+def _vacuum(table: DeltaTable, keep: timedelta, oldest: int) -> None:
     reach("maintain:before-vacuum")
-    removed_before(table, keep, dry_run=False)
+    removed_before(table, keep, dry_run=False, oldest=oldest)
     reach("maintain:after-vacuum")
 
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import ARROW, SPECIAL
 
+from cdc_lake.events import TableId
 from cdc_lake.land.layout import dead_letters_path, parquet_files, schemas_path
 from cdc_lake.land.tables import DEAD_LETTERS, SCHEMAS, TRANSACTIONS
+from cdc_lake.maintain.shape import Asked, Shape, shapes_of
 from cdc_lake.project.files import scan
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
@@ -31,6 +34,18 @@ _TABLES = pa.schema(
         ("unsure_columns", pa.list_(pa.string())),
         ("converted_columns", pa.list_(pa.string())),
         ("error", pa.string()),
+        ("foldable", pa.int64()),
+    ]
+)
+_FUNCTION = "cdc_lake_shape"
+_SHAPE = pa.struct(
+    [
+        ("files", pa.int64()),
+        ("bytes", pa.int64()),
+        ("small_file_ratio", pa.float64()),
+        ("oldest_readable_version", pa.int64()),
+        ("next_due", pa.string()),
+        ("next_due_why", pa.string()),
     ]
 )
 _FOLDS = pa.schema(
@@ -62,7 +77,8 @@ _CUT = pa.schema(
 def create_lake_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: Sequence[SourceState]) -> None:
     """Fill the catalogue `lake`, which must be attached."""
     pairs = [(s, t) for s in sources for t in s.tables]
-    _store(con, "tables", pa.Table.from_pylist([_table_row(s, t) for s, t in pairs], _TABLES))
+    _store(con, "tables_at_open", pa.Table.from_pylist([_table_row(s, t) for s, t in pairs], _TABLES), "internal.")
+    _create_tables(con, lake)
     _store(con, "folds", pa.Table.from_pylist([_fold_row(s, t) for s, t in pairs if t.base is not None], _FOLDS))
     _store(con, "cut_at_open", pa.Table.from_pylist([_cut_row(s.source, s.cut) for s in sources], _CUT), "internal.")
     con.execute(
@@ -74,6 +90,43 @@ def create_lake_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: Seque
     _view(con, "schemas", {s.source: _files(lake, schemas_path(lake.root, s.source)) for s in sources}, SCHEMAS)
     letters = {s.source: _files(lake, dead_letters_path(lake.root, s.source)) for s in sources}
     _view(con, "dead_letters", letters, DEAD_LETTERS)
+
+
+def _create_tables(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """`lake.tables`: what was there at opening, with the shape that each table has when that is asked for."""
+
+    def shapes(source: pa.Array, schema: pa.Array, name: pa.Array, unfolded: pa.Array) -> pa.Array:
+        rows = zip(*(column.to_pylist() for column in (source, schema, name, unfolded)), strict=True)
+        found = shapes_of(lake, [Asked(s, TableId(c, t), n) for s, c, t, n in rows])
+        return pa.array([None if shape is None else _shape_row(shape) for shape in found], _SHAPE)
+
+    fields = {"files": "BIGINT", "bytes": "BIGINT", "small_file_ratio": "DOUBLE"}
+    fields |= {"oldest_readable_version": "BIGINT", "next_due": "VARCHAR", "next_due_why": "VARCHAR"}
+    returned = f"STRUCT({', '.join(f'{n} {t}' for n, t in fields.items())})"
+    texts = ["VARCHAR"] * 3
+    con.create_function(_FUNCTION, shapes, [*texts, "BIGINT"], returned, type=ARROW, null_handling=SPECIAL)
+    # A function is called for the columns that a query reads, so nobody else waits for it.
+    con.execute(
+        f"""CREATE VIEW lake.tables AS SELECT * EXCLUDE (foldable, shape), {", ".join(f"shape.{n}" for n in fields)}
+        FROM (SELECT *, system.main.{_FUNCTION}(source, schema, "table", foldable) AS shape
+            FROM lake.internal.tables_at_open)"""
+    )
+
+
+def _shape_row(shape: Shape) -> dict[str, object]:
+    return {
+        "files": shape.files,
+        "bytes": shape.bytes,
+        "small_file_ratio": shape.small_file_ratio,
+        "oldest_readable_version": shape.oldest_version,
+        "next_due": shape.due or None,
+        "next_due_why": shape.why or None,
+    }
+
+
+def foldable(table: TableState) -> int:
+    """How many changes of a table a fold would take now."""
+    return 0 if table.error is not None or table.tail.held else table.tail.facts.placed + table.tail.facts.free
 
 
 def _files(lake: Lake, path: str) -> list[str]:
@@ -109,6 +162,7 @@ def _table_row(source: SourceState, table: TableState) -> dict[str, object]:
         "unsure_columns": table.shapes.unsure if table.shapes is not None else [],
         "converted_columns": table.shapes.converted if table.shapes is not None else [],
         "error": table.error.message if table.error is not None else None,
+        "foldable": foldable(table),
     }
 
 

@@ -11,10 +11,12 @@ import duckdb
 
 from cdc_lake.config import Config
 from cdc_lake.events import TableId
+from cdc_lake.maintain.shape import Asked, Shape, shapes_of
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.query.doubts import Doubts, read_doubts
-from cdc_lake.query.session import read_sources
+from cdc_lake.query.lake_views import foldable
+from cdc_lake.query.session import open_lake, read_sources
 
 
 def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) -> dict[str, Any]:
@@ -44,15 +46,16 @@ AskNumbers = Callable[[str, Sequence[TableId]], Mapping[TableId, int] | None]
 
 
 def table_rows(config: Config, ask: AskNumbers = lambda _source, _tables: None) -> list[dict[str, Any]]:
-    """A row per table, for a person: key, rows landed and unfolded, last landing, what no event told, an error if any.
+    """A row per table, for a person: key, rows landed and unfolded, last landing, what no event told, an error if any,
+    and its shape: files, bytes, share of small files, oldest version of its log, what `maintain` does next.
 
     `ask` tells which of them the source still has.
     Raises LakeError when a table of the lake cannot be read.
     """
     con = duckdb.connect()
     try:
-        rows = []
-        for source in read_sources(con, config):
+        rows, sources = [], read_sources(con, config)
+        for source in sources:
             captured = [t.table for t in source.tables if config.captures(t.table)]
             numbers = ask(source.source, captured) if captured else None
             for table in source.tables:
@@ -60,7 +63,9 @@ def table_rows(config: Config, ask: AskNumbers = lambda _source, _tables: None) 
                 if numbers is not None and table.table in captured:
                     doubts = doubts.beside(numbers.get(table.table))
                 rows.append(_listed(source, table, doubts))
-        return rows
+        asked = [Asked(s.source, t.table, foldable(t)) for s in sources for t in s.tables]
+        shapes = shapes_of(open_lake(config), asked)
+        return [row | _shape(shape) for row, shape in zip(rows, shapes, strict=True)]
     finally:
         con.close()
 
@@ -100,6 +105,17 @@ def _listed(source: SourceState, table: TableState, doubts: Doubts) -> dict[str,
         **doubts.as_dict(str(table.table)),
         "note": table.error.message if table.error is not None else doubts.words or None,
         "error": table.error.message if table.error is not None else None,
+    }
+
+
+def _shape(shape: Shape | None) -> dict[str, Any]:
+    due = {"action": shape.due, "why": shape.why} if shape is not None and shape.due else None
+    return {
+        "files": shape.files if shape is not None else None,
+        "bytes": shape.bytes if shape is not None else None,
+        "small_file_ratio": round(shape.small_file_ratio, 3) if shape is not None else None,
+        "oldest_readable_version": shape.oldest_version if shape is not None else None,
+        "next_due": due,
     }
 
 

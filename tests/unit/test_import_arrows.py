@@ -24,7 +24,7 @@ PARTS: dict[str, set[str]] = {
     "decode": set(),
     "land": set(),
     "project": {"land"},
-    "query": {"land", "project"},
+    "query": {"land", "maintain", "project"},
     "react": {"query"},
     "serve": {"query"},
     "local": set(),
