@@ -107,9 +107,8 @@ class HistoryBase:
     @property
     def numbers(self) -> dict[int, str]:
         """The key's columns, by their places, when all are whole numbers: they compare much faster than its text."""
-        columns, keys = self.shapes.target.columns, self.shapes.target.key_columns
-        places = {i: n for i, (n, c) in enumerate(zip(stored_names(self.shapes), columns, strict=True)) if c in keys}
-        return places if all(columns[i].lake_type in WHOLE_NUMBERS for i in places) else {}
+        names = stored_names(self.shapes)
+        return {i: names[i] for i in number_places(self.shapes)}
 
     def lines(self, touched: str | None) -> str:
         """A query of all lines but the open ones of keys `touched`: a query (k, n0, n1, …), n the numbers of its key
@@ -153,6 +152,13 @@ class HistoryBase:
 def stored_names(shapes: Shapes) -> list[str]:
     """The source's columns as they are called in the Delta table."""
     return distinct_names(shapes.names, [*HISTORY_COLUMNS, *STATE, PART])
+
+
+def number_places(shapes: Shapes) -> list[int]:
+    """The places of the key's columns when all are whole numbers; else none."""
+    keys = shapes.target.key_columns
+    whole = all(c.lake_type in WHOLE_NUMBERS for c in keys)
+    return [i for i, c in enumerate(shapes.target.columns) if c in keys] if whole else []
 
 
 def key_number(key: str, column: Column) -> str:

@@ -6,6 +6,7 @@ key, one whose key was redefined, and one whose source sends no transaction meta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import duckdb
@@ -19,7 +20,8 @@ from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.headers import NEW_KEY, OLD_KEY, names
 from cdc_lake.project.history import state_sql
-from cdc_lake.project.history_base import Reach, read_reach, shape_number
+from cdc_lake.project.history_base import HistoryBase, Reach, read_reach, shape_number
+from cdc_lake.project.history_plain import is_plain, plain_state_sql
 from cdc_lake.project.history_tail import Behind, find_behind
 from cdc_lake.project.history_writing import Fresh, HistoryWriter, stored
 from cdc_lake.project.lake import Lake
@@ -32,7 +34,7 @@ from cdc_lake.project.tail import Tail, new_lows, without_place
 from cdc_lake.project.timeline import timeline_sql
 
 # What DuckDB holds of a change while its line is made, many times over, in bytes.
-_ROW_BYTES = 3000
+_ROW_BYTES = 800
 
 
 def fold_history(
@@ -107,11 +109,13 @@ class HistoryFold:
         if tail.facts.empty or tail.held or tail.renaming is not None:
             return 0
         life = Life(self._shapes, tuple(log.paths), timeline_sql(self._state.transactions), cut, start=log.start)
-        shown = self._shown(ends, 0, None)
-        if tail.facts.runs and not self._is_past(life, shown):
+        shown, ended = self._shown(ends, 0, None), self._ended(life) if tail.facts.runs else None
+        # What a snapshot ended must lie before all that may still come: keys that it did not have begin later.
+        if ended is not None and (shown is None or ended > shown):
             return 0
         reach = self._reach(tail, ends, shown, self._begun(life, tail, None))
-        return self._write(life, reach, tail, None)
+        plain = ended is None and not tail.facts.truncates
+        return self._write(life, reach, tail, None, plain=plain)
 
     def part(self, behind: Behind) -> int:
         """Fold what has come since."""
@@ -125,13 +129,16 @@ class HistoryFold:
         reach = self._reach(tail, behind.ends, shown, self._begun(behind.life, tail, before.begun))
         reach = replace(reach, seen={**before.seen, **reach.seen})
         known = replace(reach, checkpoint=replace(reach.checkpoint, log_version=before.checkpoint.log_version))
-        return 0 if known == before else self._write(behind.life, reach, tail, behind)
+        if known == before:
+            return 0
+        return self._write(behind.life, reach, tail, behind, plain=is_plain(behind.base, behind.life))
 
-    def _write(self, life: Life, reach: Reach, tail: Tail, behind: Behind | None) -> int:
+    def _write(self, life: Life, reach: Reach, tail: Tail, behind: Behind | None, *, plain: bool) -> int:
         relation = f"{self.own}_lines"
         path = history_path(self._state.lake.root, self._state.source, self._table.table)
         try:
-            self._fill(relation, life, tail)
+            base = behind.base if behind is not None else None
+            self._fill(relation, tail, lambda chosen: _query(replace(life, chosen=chosen), base, plain=plain))
             writer = HistoryWriter(self._con, path, self._opened, self._state.lake.options, reach.transactions())
             reach_point("history:before-write")
             if behind is None:
@@ -150,22 +157,29 @@ class HistoryFold:
         finally:
             self._con.execute(f"DROP TABLE IF EXISTS {relation}")
 
-    def _fill(self, relation: str, life: Life, tail: Tail) -> None:
+    def _fill(self, relation: str, tail: Tail, query: Callable[[str | None], str]) -> None:
         """Make the table of what is written, from so many keys at a time that DuckDB has room for them."""
-        timeline = f"{self.own}_timeline"
-        self._con.execute(f"CREATE OR REPLACE TABLE {timeline} AS {life.timeline}")
-        into = f"CREATE OR REPLACE TABLE {relation} AS"
-        for chosen in self._shares(tail):
-            share = replace(life, timeline=f"FROM {timeline}", chosen=chosen)
-            self._con.execute(f"{into} {stored(self._shapes, state_sql(share))}")
-            into = f"INSERT INTO {relation}"
-        self._con.execute(f"DROP TABLE {timeline}; DROP TABLE IF EXISTS {self.own}_moved")
-
-    def _shares(self, tail: Tail) -> list[str | None]:
-        """Conditions (see `Life.chosen`) that share the keys out; a row is moved within one share only."""
         rows = tail.facts.placed + tail.facts.free
-        count = -(-rows * _ROW_BYTES // memory_limit(self._con))
-        if count <= 1:
+        count = max(1, -(-rows * _ROW_BYTES // memory_limit(self._con)))
+        while True:
+            into = f"CREATE OR REPLACE TABLE {relation} AS"
+            try:
+                for chosen in self._shares(tail, count):
+                    self._con.execute(f"{into} {stored(self._shapes, query(chosen))}")
+                    into = f"INSERT INTO {relation}"
+            except duckdb.OutOfMemoryException:
+                # How much a change takes is not known before: of long rows, or of keys whose life is odd, far more.
+                if count > rows:
+                    raise
+                count *= 4
+            else:
+                return
+            finally:
+                self._con.execute(f"DROP TABLE IF EXISTS {self.own}_moved")
+
+    def _shares(self, tail: Tail, count: int) -> list[str | None]:
+        """Conditions (see `Life.chosen`) that share the keys out; a row is moved within one share only."""
+        if count == 1:
             return [None]
         shares: list[str | None] = [f"hash({{0}}) % {count} = {i}" for i in range(count)]
         if not tail.facts.moves:
@@ -211,12 +225,15 @@ class HistoryFold:
         ).fetchone()
         return row[0] if row is not None and row[0] is not None else before
 
-    def _is_past(self, life: Life, shown: int | None) -> bool:
-        """Whether all that snapshots ended lies before what may still come: keys that they did not have begin later."""
+    def _ended(self, life: Life) -> int | None:
+        """When the last snapshot was that may have ended rows, in microseconds; None when none was."""
         row = self._con.execute(
             f"""WITH timeline AS ({life.timeline}), runs AS ({life.runs()})
             SELECT epoch_us(max(greatest(r.ts, t.shown_ts))) FROM runs r LEFT JOIN timeline t ON t.pos = r.pos
             WHERE complete AND preceded AND r.pos <= {life.cut}"""
         ).fetchone()
-        latest = row[0] if row is not None else None
-        return latest is None or (shown is not None and latest <= shown)
+        return row[0] if row is not None else None
+
+
+def _query(life: Life, base: HistoryBase | None, *, plain: bool) -> str:
+    return plain_state_sql(life, base) if plain else state_sql(life)
