@@ -95,7 +95,11 @@ class Table(_Section):
     retention_class: str | None = Field(
         default=None, alias="class", description="the class of `retention`; `retention.default` when none is named"
     )
-    hold: bool = Field(default=False, description="a legal hold: `retention apply` removes nothing of these tables")
+    hold: bool | list[str | int | dict[str, str | int]] = Field(
+        default=False,
+        description="a legal hold: `retention apply` and `erase` remove nothing of these tables, or nothing of rows "
+        "with these keys (`[42, {store_id: 3, product_id: 17}]`)",
+    )
     belongs_to: dict[str, str] = Field(
         default_factory=dict,
         description="columns that hold the key of a row of another table (`customer_id: public.customers`): "
@@ -211,7 +215,12 @@ class Config(_Section):
         """The name of a table's retention class, the class, and whether a legal hold keeps all of it."""
         found = [t for glob, t in self.tables.items() if fnmatch.fnmatchcase(str(table), glob)]
         name = next((t.retention_class for t in reversed(found) if t.retention_class), self.retention.default)
-        return name, self.retention.classes[name], any(t.hold for t in found)
+        return name, self.retention.classes[name], any(t.hold is True for t in found)
+
+    def held_keys(self, table: TableId) -> list[str | int | dict[str, str | int]]:
+        """The keys of a table's rows that are under a legal hold: those of all entries that match."""
+        found = [t.hold for glob, t in self.tables.items() if fnmatch.fnmatchcase(str(table), glob)]
+        return [key for hold in found if isinstance(hold, list) for key in hold]
 
     def owners(self, table: TableId) -> dict[str, TableId]:
         """The columns of a table that hold the key of another one's row, and that table: all entries that match."""

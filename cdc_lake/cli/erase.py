@@ -56,6 +56,7 @@ def erase(
 
 
 def _job(table: str, key: str, *, apply: bool, delete: bool, memory_mb: int) -> Job:
+    from cdc_lake.erase.holds import Holds
     from cdc_lake.erase.run import Job
     from cdc_lake.query.session import open_lake
 
@@ -69,6 +70,7 @@ def _job(table: str, key: str, *, apply: bool, delete: bool, memory_mb: int) -> 
         apply=apply,
         delete=delete,
         memory_mb=memory_mb,
+        holds=Holds(lambda t: config.retained(t)[2], config.held_keys),
     )
 
 

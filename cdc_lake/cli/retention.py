@@ -65,6 +65,7 @@ def apply(
 
 def _job(tables: list[str] | None, memory_mb: int, *, apply: bool) -> Job:
     from cdc_lake.cli.fold import find_in_lake
+    from cdc_lake.query.held import held_keys
     from cdc_lake.query.session import open_lake
     from cdc_lake.retain.policy import Policy
     from cdc_lake.retain.run import Job
@@ -76,7 +77,11 @@ def _job(tables: list[str] | None, memory_mb: int, *, apply: bool) -> Job:
         name, written, hold = config.retained(table)
         return Policy.of(name, written, hold=hold)
 
-    return Job(lake, config.captures, policy, find_in_lake(lake, tables), apply=apply, memory_mb=memory_mb)
+    def held(con: Any, source: Any, table: Any) -> dict[str, str]:
+        return held_keys(con, source, table, config.held_keys(table.table))
+
+    wanted = find_in_lake(lake, tables)
+    return Job(lake, config.captures, policy, wanted, apply=apply, memory_mb=memory_mb, held=held)
 
 
 def _show(reports: list[Report], *, apply: bool) -> None:
@@ -135,12 +140,14 @@ def _days(report: Report) -> str:
 
 
 def _document(report: Report) -> dict[str, Any]:
+    from cdc_lake.retain.run import HELD
+
     document: dict[str, Any] = {
         "source": report.source,
         "table": str(report.table),
         "class": report.policy.name,
         "keeps": _days(report),
-        "hold": report.policy.hold,
+        "hold": report.outcome == HELD,
         "outcome": report.outcome,
         "horizon": report.horizon.isoformat() if report.horizon else None,
         "until": report.until.isoformat() if report.until else None,

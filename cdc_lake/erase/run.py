@@ -21,6 +21,7 @@ from functools import partial
 import duckdb
 
 from cdc_lake.crashpoints import reach
+from cdc_lake.erase.holds import Holds
 from cdc_lake.erase.letters import Sought, empty_letters, find_letters
 from cdc_lake.erase.links import find_linked, key_values
 from cdc_lake.erase.log import empty_rows, mark
@@ -48,7 +49,8 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked for. `owners` says of a table which of its columns hold the key of which other table."""
+    """What is asked for. `owners` says of a table which of its columns hold the key of which other table, `holds` what
+    must not be erased."""
 
     lake: Lake
     captured: Callable[[TableId], bool]
@@ -58,6 +60,7 @@ class Job:
     apply: bool = False
     delete: bool = False
     memory_mb: int = 1024
+    holds: Holds = field(default_factory=Holds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +142,14 @@ class _Work:
         return cls(con, job, tell, state, table, texts, listed, hashed(listed.salt, _asked(con, table, job.key)), why)
 
     def plan(self) -> Report:
-        """What is there of the person. Raises LakeError when there never was anything."""
+        """What is there of the person. Raises LakeError when there never was anything, or when it is under a hold."""
         self._check_owners()
         remains = self._remains()
         wanted = {self.table.table: _Wanted(set(self.texts))} if self._has_rows(known=bool(remains)) else {}
         beyond = self._follow(wanted)
         logs = {t: self._log(t) for t in wanted}
+        for table, one in wanted.items():
+            self.job.holds.refuse(self.con, self.state, logs[table].table, one.keys)
         parts = []
         for number, (table, one) in enumerate(reversed(wanted.items())):
             images = f"coalesce({', '.join(one.images)})" if one.images else "NULL"

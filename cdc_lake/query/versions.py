@@ -53,7 +53,7 @@ def row_history(session: Session, name: str, key: str) -> RowHistory:
     source, table = find_table(session, name)
     keys = find_keys(session, table, key)
     renaming = source.renaming(session.connection, table)
-    related = _related(session, Tail(tuple(table.log.paths), renaming=renaming).relation, keys)
+    related = related_keys(session, Tail(tuple(table.log.paths), renaming=renaming).relation, keys)
     order = "__from_position, __valid_from, __lsn"
     result = run_sql(
         session, f"SELECT * FROM ({history_view(source, table, keys=related, renaming=renaming)}) ORDER BY {order}"
@@ -74,7 +74,7 @@ def row_history(session: Session, name: str, key: str) -> RowHistory:
     return RowHistory(str(table.table), json.loads(keys[0]), versions)
 
 
-def _related(session: Session, log: str, keys: Sequence[str]) -> set[str]:
+def related_keys(session: Session, log: str, keys: Sequence[str]) -> set[str]:
     """The keys in question, all that their rows came from, and those that their rows went to."""
     found, waiting = set(keys), set(keys)
     while waiting:

@@ -6,7 +6,7 @@ nothing else: what comes later, or is read again, must stand as it did.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -22,10 +22,12 @@ from cdc_lake.sqltext import literal
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The last position at or before which rows may go, and what keeps it from being later; empty when nothing does."""
+    """The last position at or before which rows may go, and what keeps it from being later; empty when nothing does.
+    `held` says that it is a legal hold."""
 
     position: int
     why: str = ""
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,16 @@ class Places:
         row = self.con.execute(f"SELECT max(pos) FROM {self.ends} WHERE pos < {position}").fetchone()
         return int(row[0] or 0) if row is not None else 0
 
-    def bound(self, wanted: int, letters: Sequence[Letter]) -> Bound:
-        """How far rows may go when the horizon is at the position `wanted`."""
+    def bound(self, wanted: int, letters: Sequence[Letter], held: Mapping[str, str]) -> Bound:
+        """How far rows may go when the horizon is at the position `wanted`. `held` are the texts of keys under a legal
+        hold, each with what was written of it."""
         found = self._bound_by_fold(wanted)
         # The newest change stays: it tells the shape that the table has now.
         newest = self.one("max(place)", f"streamed AND place < {NEVER}")
         found = replace(found, position=min(found.position, self.before(newest)))
         for letter in letters:
             found = self._below_letter(found, letter)
+        found = self._below_held(found, held)
         found = self._below_runs(found)
         # Of positions between which nothing changed the first: the same is done, and the next run sees that it is.
         last = self.one("max(place)", f"place <= {found.position}")
@@ -109,12 +113,28 @@ class Places:
         why = f"a dead letter waits for a decision; first: cdc-lake dlq show {letter.id}"
         return Bound(self.before(max(place, 1)), why)
 
+    def _below_held(self, bound: Bound, held: Mapping[str, str]) -> Bound:
+        """The first change of a row under hold stays, and what follows: so its life can be read as it was."""
+        first: tuple[int, str] | None = None
+        for number, path in enumerate(self.table.log.paths if held else ()):
+            rows = self.con.execute(
+                f"""SELECT min(place), arg_min(__key, place)
+                FROM read_parquet([{literal(path)}], hive_partitioning=false, file_row_number=true) l
+                JOIN {self.name} p ON p.f = {number} AND p.n = l.file_row_number
+                WHERE __key IN (SELECT unnest($1::VARCHAR[])) HAVING count(*) > 0""",
+                [sorted(held)],
+            ).fetchall()
+            first = min([r for r in (first, *rows) if r is not None], default=None)
+        if first is None or first[0] > bound.position:
+            return bound
+        return Bound(self.before(max(first[0], 1)), f"a legal hold keeps the row {held[first[1]]}", held=True)
+
     def _below_runs(self, bound: Bound) -> Bound:
         """A snapshot goes whole or stays whole, and nothing is known of what the table was before its first one."""
         runs = self.runs()
         position, why = bound.position, bound.why
         if runs and runs[0].pos > position and not self.table.log.start:
-            return Bound(0, why or "its first snapshot is later")
+            return replace(bound, position=0, why=why or "its first snapshot is later")
         marked, unfinished = [r.lsn for r in runs], [r.lsn for r in runs if not r.over]
         while position > self.table.log.start:
             torn = f"max(place) > {position} OR list_contains({unfinished}::BIGINT[], run)"
@@ -126,7 +146,7 @@ class Places:
             if row is None or row[0] is None:
                 break
             position, why = self.before(row[0]), "a snapshot of the table reaches across its horizon"
-        return Bound(position, why)
+        return replace(bound, position=position, why=why)
 
     def kept_offsets(self, position: int) -> dict[TopicPartition, int]:
         """Per partition of which something goes: the first offset that stays, or the one behind the last."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +25,8 @@ from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.trim import do_trim, find_trim
 
 Tell = Callable[[str], None]
+# Of a table: the texts that the log has of its keys under a legal hold, each with what was written of it.
+Held = Callable[[duckdb.DuckDBPyConnection, SourceState, TableState], Mapping[str, str]]
 
 # What may become of a table: nothing has to go, a hold or its class keeps it, rows are due, they are gone, or something
 # stands in the way.
@@ -57,7 +59,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked for. `wanted` are tables, None all; `apply` removes, else it is only said what would be."""
+    """What is asked for. `wanted` are tables, None all; `apply` removes, else it is only said what would be.
+
+    `held` tells which rows of a table no retention touches.
+    """
 
     lake: Lake
     captured: Callable[[TableId], bool]
@@ -66,6 +71,7 @@ class Job:
     apply: bool = False
     now: datetime | None = None
     memory_mb: int = 1024
+    held: Held = lambda _con, _source, _table: {}
 
 
 def retain(job: Job, tell: Tell) -> Iterator[Report]:
@@ -122,7 +128,11 @@ class _Work:
         places = Places.find(self.con, table, self.ends, f"{self.job.lake.own}.places")
         try:
             topics = {topic for topic, _ in table.log.positions} | {f.topic for f in table.log.files}
-            bound = places.bound(wanted, [x for x in self.letters if x.tp.topic in topics])
+            bound = places.bound(
+                wanted,
+                [x for x in self.letters if x.tp.topic in topics],
+                self.job.held(self.con, self.state, table),
+            )
             return self._trimmed(replace(report, why=bound.why), places, bound)
         finally:
             places.drop()
@@ -130,7 +140,7 @@ class _Work:
     def _trimmed(self, report: Report, places: Places, bound: Bound) -> Report:
         trim = find_trim(self.con, self.state, places, bound.position)
         if trim is None:
-            return replace(report, outcome=REFUSED if bound.why else NOTHING)
+            return replace(report, outcome=HELD if bound.held else REFUSED if bound.why else NOTHING)
         report = replace(
             report,
             outcome=DUE,

@@ -248,3 +248,50 @@ def test_history_is_read_from_the_log_so_the_longer_of_the_two_counts() -> None:
     assert kept(log="2w") == timedelta(days=14)
     assert kept(log="7d", history="forever") is None
     assert kept(log="forever", history="7d") is None
+
+
+def test_a_row_under_hold_keeps_its_whole_life_and_the_rows_before_it_go(
+    feed: Feed, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (feed.folder / "cdc-lake.yaml").open("a") as file:
+        file.write('tables: {"*.*": {}, public.orders: {hold: [30]}}')
+    views = "(SELECT * FROM changes.public.orders WHERE id IN (3, 30))", "current.public.orders"
+    lines = "(SELECT id, qty, note, __op, __tx_id, __valid_to FROM history.public.orders WHERE id IN (3, 30))"
+    before = shown(feed.folder, *views, lines)
+    code, document = run(feed.folder, "retention", "apply", "orders", capfd=capfd)
+    # Row 30 was row 3 before it moved, and that began in the third transaction. Two images of row 1 are starting rows.
+    assert (code, outcomes(document)["public.orders"]) == (0, ("done", 4, 3))
+    assert document["tables"][0]["why"] == "a legal hold keeps the row 30"
+    assert shown(feed.folder, *views, lines) == before
+    fold(feed.folder)
+    assert shown(feed.folder, *views, lines) == before
+    code, document = run(feed.folder, "retention", "apply", "orders", capfd=capfd)
+    assert (code, outcomes(document)["public.orders"], document["tables"][0]["hold"]) == (0, ("held", 0, 0), True)
+
+
+def test_a_hold_on_a_row_that_never_was_keeps_nothing_and_one_on_no_key_is_an_error(
+    feed: Feed, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = (feed.folder / "cdc-lake.yaml").read_text()
+    (feed.folder / "cdc-lake.yaml").write_text(settings + "tables: {public.orders: {hold: [{id: 4711}]}}")
+    assert outcomes(run(feed.folder, "retention", "plan", "orders", capfd=capfd)[1])["public.orders"][0] == "due"
+    (feed.folder / "cdc-lake.yaml").write_text(settings + "tables: {public.*: {hold: [nobody]}}")
+    code, document = run(feed.folder, "retention", "apply", capfd=capfd)
+    assert (code, {t["table"]: t["error"]["code"] for t in document["tables"]}) == (
+        1,
+        {"public.orders": "bad_key", "public.bag": "no_key"},
+    )
+
+
+@pytest.mark.parametrize("hold", ["true", "[30]", "[{id: 3}]"])
+def test_a_row_under_hold_is_not_erased_by_any_of_its_keys(
+    feed: Feed, hold: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (feed.folder / "cdc-lake.yaml").open("a") as file:
+        file.write(f"tables: {{public.orders: {{hold: {hold}}}}}")
+    before = versions(feed.folder, ORDERS)
+    for words in (("orders", "30"), ("orders", "30", "--dry-run")):
+        code, document = run(feed.folder, "erase", *words, capfd=capfd)
+        assert (code, document["error"]["code"]) == (1, "under_hold")
+    assert versions(feed.folder, ORDERS) == before
+    assert run(feed.folder, "erase", "orders", "1", capfd=capfd)[0] == (1 if hold == "true" else 0)
