@@ -3,7 +3,8 @@
 The log of `benchmarks.fold`: a snapshot of `--rows` keys, then three updates for every two keys, all over the table. A
 read goes through the view `history.<table>` with the base alone, and with tails of 100,000 and of 1,000,000 changes, of
 a small table with a tenth and with as many as its rows; "log alone" is the same read without a folded history. A fold
-runs in a process of its own, for its peak memory; "own" is what as many lines take in the history's files.
+runs in a process of its own, for its peak memory; "own" is what as many lines take in the history's files. Reads are
+told in milliseconds and, as other work on the machine changes those, compared in CPU time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ WIDE = "SELECT count(*), sum(customer), max(status), sum(total), max(length(note
 ONE = "SELECT count(*), max(__valid_from) FROM {} WHERE id = 4711"
 _NAMES = {NARROW: "narrow", WIDE: "wide", ONE: "one key"}
 _THREE_TIMES = dict.fromkeys(_NAMES, 3)
-Times = dict[str, float]
+# Seconds, and seconds of all cores together, by query.
+Times = dict[str, tuple[float, float]]
 
 
 def run(rows: int) -> None:
@@ -109,19 +111,19 @@ def _read(folder: Path, queries: dict[str, int] = _THREE_TIMES) -> Times:
         session.close()
 
 
-def _best(con: duckdb.DuckDBPyConnection, query: str, times: int) -> float:
+def _best(con: duckdb.DuckDBPyConnection, query: str, times: int) -> tuple[float, float]:
     found = []
     for _ in range(times):
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), time.process_time()
         con.execute(query.format(f"history.{TABLE}")).fetchall()
-        found.append(time.perf_counter() - begun)
-    return min(found)
+        found.append((time.perf_counter() - begun, time.process_time() - busy))
+    return min(s for s, _ in found), min(b for _, b in found)
 
 
 def _print_read(name: str, took: Times, base: Times | None) -> None:
     words = [
-        f"{_NAMES[q]} {s * 1000:,.0f} ms" + (f" ({s / base[q]:.1f} times)" if base is not None else "")
-        for q, s in took.items()
+        f"{_NAMES[q]} {s * 1000:,.0f} ms" + (f" ({busy / base[q][1]:.1f} times the CPU)" if base is not None else "")
+        for q, (s, busy) in took.items()
     ]
     print(f"read {name}: {', '.join(words)}", flush=True)
 

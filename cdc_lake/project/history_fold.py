@@ -18,6 +18,7 @@ from cdc_lake.events import TableId
 from cdc_lake.land.layout import history_path
 from cdc_lake.land.tables import REPAIR_OFFSETS
 from cdc_lake.project.checkpoint import Checkpoint
+from cdc_lake.project.files import scan
 from cdc_lake.project.headers import NEW_KEY, OLD_KEY, names
 from cdc_lake.project.history import state_sql
 from cdc_lake.project.history_base import HistoryBase, Reach, read_reach, shape_number
@@ -27,6 +28,7 @@ from cdc_lake.project.history_writing import Fresh, HistoryWriter, stored
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.life import Life, life_steps
 from cdc_lake.project.order import add_folded
+from cdc_lake.project.rules import anew_pays
 from cdc_lake.project.segments import replace_files, segments_of
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.snapshot import SourceState, TableState
@@ -35,6 +37,8 @@ from cdc_lake.project.timeline import timeline_sql
 
 # What DuckDB holds of a change while its line is made, many times over, in bytes.
 _ROW_BYTES = 800
+# A snapshot whose last row landed longer ago is over, or it stands still.
+_ARRIVING_SECONDS = 60
 
 
 def fold_history(
@@ -56,7 +60,7 @@ def fold_history(
     behind = None
     if opened is not None and not replacing:
         behind = find_behind(con, state, table, opened, fold.own)
-        if behind is None and fold.is_overtaken:
+        if behind is None and (fold.is_overtaken or not fold.pays):
             return 0
     return fold.whole() if behind is None else fold.part(behind)
 
@@ -101,6 +105,17 @@ class HistoryFold:
             return False
         checkpoint = read_reach(self._opened, ()).checkpoint
         return checkpoint.cut > self._state.cut.position or checkpoint.log_version > self._table.log.version
+
+    @property
+    def pays(self) -> bool:
+        """Whether to make the history anew now: not again and again while a snapshot is on its way."""
+        log = self._table.log
+        arriving = self._con.execute(
+            f"""SELECT 1 FROM {scan(log.paths)} WHERE __tx_id IS NULL AND __op = 'r'
+            AND __ingested_at > now() - INTERVAL {_ARRIVING_SECONDS} SECOND LIMIT 1"""
+        ).fetchone()
+        lines = sum(s.rows for s in segments_of(self._opened)) if self._opened is not None else 0
+        return anew_pays(log.rows, lines, arriving=arriving is not None)
 
     def whole(self) -> int:
         """Fold all of the log."""

@@ -44,6 +44,12 @@ def whole_pays(unfolded: int, folded: int) -> bool:
     return unfolded * _WHOLE_SHARE >= folded
 
 
+def anew_pays(log: int, lines: int, *, arriving: bool) -> bool:
+    """Whether a history of so many `lines` that cannot be gone on with is made anew from a `log` of so many rows, while
+    rows of a snapshot are `arriving`: each time that it has doubled."""
+    return not arriving or log >= 2 * lines
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """A fold in rows: `changed` since the last one, `patch` if a patch holds them, `rewritten` if the files are written

@@ -23,6 +23,7 @@ from cdc_lake.project.history_tail import find_behind
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.segments import segments_of
 from cdc_lake.project.snapshot import SourceState, TableState, prepare, read_source
+from cdc_lake.project.tail import Tail
 from cdc_lake.query.history_views import history_query, history_view, open_history
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, retain
@@ -460,3 +461,38 @@ def test_a_row_behind_a_truncate_begins_no_earlier_than_that_though_the_clock_wa
         assert counts(feed)
         fold(feed.folder)
         assert counts(feed)
+
+
+def test_a_fold_that_needs_more_memory_than_there_is_takes_fewer_keys_at_a_time(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, shares = list[int](), HistoryFold._shares
+
+    def short(self: HistoryFold, tail: Tail, count: int) -> list[str | None]:
+        asked.append(count)
+        if count < 16:
+            raise duckdb.OutOfMemoryException("short")
+        return shares(self, tail, count)
+
+    monkeypatch.setattr(HistoryFold, "_shares", short)
+    change(feed)
+    feed.land()
+    fold(feed.folder, [A])
+    assert asked == [1, 4, 16]
+    assert counts(feed)
+
+
+def test_a_history_is_not_made_anew_again_and_again_while_a_snapshot_is_on_its_way(feed: Feed) -> None:
+    tx = feed.begin()
+    for key in range(20, 60):
+        tx.insert(A, key, 1, None)
+    tx.commit()
+    feed.land()
+    fold(feed.folder)
+    for keys, version, read in ((range(100, 104), 1, False), (range(104, 190), 2, True)):
+        for key in keys:
+            row = log_row(A, "r", 0, key={"id": key}, after={"id": key, "qty": 1, "note": None}, schema_id=f"s-{A}")
+            feed.place(A, {**row, "__ingested_at": datetime.now(UTC)})
+        feed.land()
+        fold(feed.folder)
+        assert (table_of(feed).version(), counts(feed)) == (version, read)
