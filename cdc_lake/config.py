@@ -121,7 +121,7 @@ class RetentionClass(_Section):
         default=None, pattern=_DURATION, description="of the row versions, which the log is read for; as `log` without"
     )
     dlq: str | None = Field(
-        default=None, pattern=_DURATION, description=f"of dead letters that were replayed or dropped; {_LATER}"
+        default=None, pattern=_DURATION, description="of dead letters that were replayed or dropped; as `log` without"
     )
 
 

@@ -9,7 +9,7 @@ from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.events import TableId
-from cdc_lake.land.dead_letters import REPLAYED, DeadLetters, Letter
+from cdc_lake.land.dead_letters import EXPIRED_LETTER, REPLAYED, DeadLetters, Letter
 from cdc_lake.land.erasures import ERASED_LETTER
 
 
@@ -44,7 +44,7 @@ def replay(
     decoder = Decoder(transaction_topic=connector.transaction_topic, threads=1)
     done = []
     for letter in chosen:
-        if letter.error_class == ERASED_LETTER:
+        if letter.error_class in (ERASED_LETTER, EXPIRED_LETTER):
             done.append(Replayed(letter.id, "dead", reason=letter.reason))
             continue
         decoded = decoder.decode([letter.as_batch(letter.value if value is None else value)])

@@ -11,6 +11,8 @@ from cdc_lake.cli.alone import Alone, sole_or_alone
 from cdc_lake.errors import EXIT_DIFFERENCES, EXIT_FAILED
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from cdc_lake.retain.run import Job, Report
 
 _EXAMPLES = (
@@ -38,9 +40,11 @@ def plan(tables: _Tables = None, *, memory_mb: _Memory = 1024) -> None:
 
     Ends with 3 when something stands in the way of a table's class.
     """
+    from cdc_lake.retain.letters import retain_letters
     from cdc_lake.retain.run import retain
 
-    _show(list(retain(_job(tables, memory_mb, apply=False), output.say)), apply=False)
+    job = _job(tables, memory_mb, apply=False)
+    _show(list(retain(job, output.say)), list(retain_letters(job, output.say)), apply=False)
 
 
 def apply(
@@ -54,13 +58,16 @@ def apply(
     One commit a table: killed at any moment, the next run goes on. It runs beside a sink, folds and open readers.
     Their files are deleted by `maintain`. Ends with 3 when something stands in the way of a table's class.
     """
+    from cdc_lake.retain.letters import retain_letters
     from cdc_lake.retain.run import retain
 
     job = _job(tables, memory_mb, apply=True)
     way = "cdc-lake retention apply --alone  when no maintenance runs on this lake"
     with sole_or_alone(job.lake.root, alone=alone, done="removed", next=way):
         reports = list(retain(job, output.say))
-    _show(reports, apply=True)
+        # Letters go by how far the logs are kept, so they come last.
+        letters = list(retain_letters(job, output.say))
+    _show(reports, letters, apply=True)
 
 
 def _job(tables: list[str] | None, memory_mb: int, *, apply: bool) -> Job:
@@ -84,33 +91,37 @@ def _job(tables: list[str] | None, memory_mb: int, *, apply: bool) -> Job:
     return Job(lake, config.captures, policy, wanted, apply=apply, memory_mb=memory_mb, held=held)
 
 
-def _show(reports: list[Report], *, apply: bool) -> None:
+def _show(reports: list[Report], letters: list[Report], *, apply: bool) -> None:
     from cdc_lake.retain.run import DONE, DUE, FAILED, REFUSED
 
     if output.as_json():
-        output.emit({"applied": apply, "tables": [_document(r) for r in reports]})
+        found = {"tables": [_document(r) for r in reports], "dead_letters": [_letters(r) for r in letters]}
+        output.emit({"applied": apply, **found})
     else:
-        if reports:
-            output.result({}, _COLUMNS, [_row(r) for r in reports])
-        for report in reports:
-            if report.error is not None:
-                output.fail(report.error)
-        output.say(_summary([r for r in reports if r.outcome == (DONE if apply else DUE)], apply=apply))
-    if any(r.outcome == FAILED for r in reports):
+        rows = [*map(_row, reports), *map(_letter_row, letters)]
+        if rows:
+            output.result({}, _COLUMNS, rows)
+        for error in (r.error for r in (*reports, *letters) if r.error is not None):
+            output.fail(error)
+        due = [[r for r in found if r.outcome == (DONE if apply else DUE)] for found in (reports, letters)]
+        output.say(_summary(due[0], due[1], apply=apply))
+    if any(r.outcome == FAILED for r in (*reports, *letters)):
         raise typer.Exit(EXIT_FAILED)
     if any(r.outcome == REFUSED for r in reports):
         raise typer.Exit(EXIT_DIFFERENCES)
 
 
-def _summary(reports: list[Report], *, apply: bool) -> str:
+def _summary(reports: list[Report], letters: list[Report], *, apply: bool) -> str:
     from cdc_lake.maintain.plan import size
 
-    if not reports:
+    if not reports and not letters:
         return "Nothing was older than its class keeps." if apply else "Nothing is older than its class keeps."
-    rows, freed = sum(r.rows for r in reports), size(sum(r.bytes for r in reports))
+    counts = [(sum(r.rows for r in found), word) for found, word in ((reports, "changes"), (letters, "dead letters"))]
+    what = " and ".join(f"{count:,} {word}" for count, word in counts if count)
+    what += f", {size(sum(r.bytes for r in (*reports, *letters)))},"
     if not apply:
-        return f"{rows:,} changes, {freed}, are older than their class keeps; to let them go: cdc-lake retention apply"
-    return f"{rows:,} changes, {freed}, are gone. Their files go with: cdc-lake maintain"
+        return f"{what} are older than their class keeps; to let them go: cdc-lake retention apply"
+    return f"{what} are gone. Their files go with: cdc-lake maintain"
 
 
 def _row(report: Report) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def _row(report: Report) -> dict[str, Any]:
     return {
         "table": str(report.table),
         "class": report.policy.name,
-        "keeps": _days(report),
+        "keeps": _days(report.policy.log),
         "outcome": report.outcome,
         "until": report.until.isoformat(timespec="seconds") if report.until else None,
         "rows": report.rows if numbers else None,
@@ -132,11 +143,20 @@ def _row(report: Report) -> dict[str, Any]:
     }
 
 
-def _days(report: Report) -> str:
-    log = report.policy.log
-    if log is None:
+def _letter_row(report: Report) -> dict[str, Any]:
+    row = _row(report)
+    return row | {"table": f"{row['table']}: dlq", "keeps": _days(report.policy.dlq), "files": None, "starts": None}
+
+
+def _days(kept: timedelta | None) -> str:
+    if kept is None:
         return "forever"
-    return f"{log.days}d" if log.seconds == 0 else f"{int(log.total_seconds())}s"
+    return f"{kept.days}d" if kept.seconds == 0 else f"{int(kept.total_seconds())}s"
+
+
+def _letters(report: Report) -> dict[str, Any]:
+    document = _document(report) | {"keeps": _days(report.policy.dlq), "letters": report.rows}
+    return {k: v for k, v in document.items() if k not in ("rows", "files", "starts", "position")}
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -146,7 +166,7 @@ def _document(report: Report) -> dict[str, Any]:
         "source": report.source,
         "table": str(report.table),
         "class": report.policy.name,
-        "keeps": _days(report),
+        "keeps": _days(report.policy.log),
         "hold": report.outcome == HELD,
         "outcome": report.outcome,
         "horizon": report.horizon.isoformat() if report.horizon else None,

@@ -22,6 +22,8 @@ from cdc_lake.land.store import DeltaStore
 WAITING = "waiting"
 REPLAYED = "replayed"
 DROPPED = "dropped"
+# The class of letters whose contents retention took away.
+EXPIRED_LETTER = "expired"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 864
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a table's class asks for: `log` is how long its changes are kept; None is for ever.
+    """What a table's class asks for: `log` is how long its changes are kept, `dlq` its decided dead letters; None is
+    for ever.
 
     `hold` keeps all of it, whatever the class says.
     """
@@ -21,13 +22,14 @@ class Policy:
     name: str
     log: timedelta | None
     hold: bool = False
+    dlq: timedelta | None = None
 
     @classmethod
     def of(cls, name: str, written: RetentionClass, *, hold: bool) -> Policy:
         """History is read from the log: the log is kept for the longer of the two."""
         log, history = span_of(written.log), span_of(written.history or written.log)
         kept = None if log is None or history is None else max(log, history)
-        return cls(name, kept, hold)
+        return cls(name, kept, hold, span_of(written.dlq or written.log))
 
 
 def span_of(text: str) -> timedelta | None:
