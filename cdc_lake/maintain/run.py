@@ -17,6 +17,7 @@ from cdc_lake.maintain.look import look
 from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, HISTORY, PATCH, Rules, Step, fold_due, plan
 from cdc_lake.maintain.work import do
 from cdc_lake.project.fold import fold_connection, fold_source
+from cdc_lake.project.history_fold import unfolded_history
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.snapshot import read_source
 
@@ -123,12 +124,14 @@ def _folds(job: Job, source: str, tell: Tell) -> dict[TableId, Taken]:
     """The folds that pay, done unless this is a dry run."""
     due: dict[TableId, Step] = {}
     with fold_connection(job.memory_mb) as con:
-        for state in read_source(con, job.lake, source, job.captured).tables:
+        found = read_source(con, job.lake, source, job.captured)
+        for state in found.tables:
             if state.error is not None or not job.wants(state.table) or state.tail.held:
                 continue
             seen = look(layout.current_path(job.lake.root, source, state.table), job.lake.options, job.rules.keep)
             unfolded = state.tail.facts.placed + state.tail.facts.free
             why = fold_due(unfolded, seen.rows if seen is not None else 0)
+            why = why or fold_due(*unfolded_history(con, found, state))
             if why:
                 size = (len(seen.sizes), seen.bytes) if seen is not None else (0, 0)
                 due[state.table] = Step(FOLD, why, *size)

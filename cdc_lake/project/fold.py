@@ -99,7 +99,8 @@ def _with_history(
         rows = fold_history(con, state, table, replacing=replacing)
     except (DeltaError, OSError, ValueError, RuntimeError, duckdb.Error) as error:
         return replace(done, outcome="failed", error=_explained(table.table, error, "The history of "))
-    return replace(done, history_rows=rows)
+    # What is known of `current` is as new as before, but something was folded.
+    return replace(done, history_rows=rows, outcome="folded" if rows and done.outcome == "current" else done.outcome)
 
 
 def rebuild_table(

@@ -48,12 +48,11 @@ def fold_history(
 
     Raises the errors of Delta and DuckDB. Idempotent: killed anywhere, it resumes from the last commit.
     """
-    path = history_path(state.lake.root, state.source, table.table)
-    opened = state.lake.open(path)
     shapes = table.shapes
     if shapes is None or table.error is not None or table.tail.held:
         return 0
-    if not shapes.keyed or shapes.keyings or state.cut.position == 0:
+    opened = _opened(state, table)
+    if not _can_be(state, shapes):
         _empty(opened)
         return 0
     fold = HistoryFold(con, state, table, shapes, opened)
@@ -63,6 +62,29 @@ def fold_history(
         if behind is None and (fold.is_overtaken or not fold.pays):
             return 0
     return fold.whole() if behind is None else fold.part(behind)
+
+
+def unfolded_history(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState) -> tuple[int, int]:
+    """How many changes of a table are not in its folded history, and how many lines that has."""
+    if table.shapes is None or table.error is not None or not _can_be(state, table.shapes):
+        return 0, 0
+    opened = _opened(state, table)
+    if opened is None:
+        return table.log.rows, 0
+    lines = sum(s.rows for s in segments_of(opened))
+    behind = find_behind(con, state, table, opened, f"{state.lake.own}.history_fold")
+    if behind is None:
+        return (table.log.rows, lines) if HistoryFold(con, state, table, table.shapes, opened).pays else (0, lines)
+    return behind.tail.facts.placed, lines
+
+
+def _can_be(state: SourceState, shapes: Shapes) -> bool:
+    """Whether a table can have a folded history."""
+    return shapes.keyed and not shapes.keyings and state.cut.position > 0
+
+
+def _opened(state: SourceState, table: TableState) -> DeltaTable | None:
+    return state.lake.open(history_path(state.lake.root, state.source, table.table))
 
 
 def clear_history(lake: Lake, source: str, table: TableId) -> None:

@@ -18,7 +18,7 @@ from cdc_lake.land.tables import REPAIR_OFFSETS, repair_topic
 from cdc_lake.project import history_fold, rules
 from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.history_base import CLOSED, OPEN, PART, PATCH
-from cdc_lake.project.history_fold import HistoryFold
+from cdc_lake.project.history_fold import HistoryFold, clear_history, unfolded_history
 from cdc_lake.project.history_tail import find_behind
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.segments import segments_of
@@ -496,3 +496,17 @@ def test_a_history_is_not_made_anew_again_and_again_while_a_snapshot_is_on_its_w
         feed.land()
         fold(feed.folder)
         assert (table_of(feed).version(), counts(feed)) == (version, read)
+
+
+def test_a_history_is_folded_though_all_of_current_is(feed: Feed) -> None:
+    clear_history(lake(feed.folder), SOURCE, A)
+    assert not counts(feed)
+    con, state = opened(feed.folder)
+    table = next(t for t in state.tables if t.table == A)
+    assert unfolded_history(con, state, table) == (table.log.rows, 0)
+    con.close()
+    done = {d.table: d for d in fold_source(lake(feed.folder), SOURCE, lambda _table: True)}
+    assert (done[A].outcome, done[A].rows, done[A].history_rows > 0, done[B].outcome) == ("folded", 0, True, "current")
+    con, state = opened(feed.folder)
+    assert unfolded_history(con, state, next(t for t in state.tables if t.table == A))[0] == 0
+    con.close()
