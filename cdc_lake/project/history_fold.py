@@ -13,7 +13,7 @@ import duckdb
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from cdc_lake.crashpoints import reach as reach_point
+from cdc_lake import crashpoints
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import history_path
 from cdc_lake.land.tables import REPAIR_OFFSETS
@@ -177,7 +177,7 @@ class HistoryFold:
             base = behind.base if behind is not None else None
             self._fill(relation, tail, lambda chosen: _query(replace(life, chosen=chosen), base, plain=plain))
             writer = HistoryWriter(self._con, path, self._opened, self._state.lake.options, reach.transactions())
-            reach_point("history:before-write")
+            crashpoints.reach("history:before-write")
             if behind is None:
                 writer.all(Fresh(relation, self._shapes), reach.shown)
             else:
@@ -189,7 +189,7 @@ class HistoryFold:
                 raise
             return 0
         else:
-            reach_point("history:after-commit")
+            crashpoints.reach("history:after-commit")
             return writer.rows
         finally:
             self._con.execute(f"DROP TABLE IF EXISTS {relation}")
