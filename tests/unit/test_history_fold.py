@@ -15,7 +15,10 @@ from deltalake import DeltaTable
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import history_path
 from cdc_lake.land.tables import REPAIR_OFFSETS, repair_topic
-from cdc_lake.project import history_fold, rules
+from cdc_lake.maintain.plan import CHECKPOINT, VACUUM, Step
+from cdc_lake.maintain.work import do
+from cdc_lake.project import history_base, history_fold, rules
+from cdc_lake.project.base import WHOLE_NUMBERS
 from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.history_base import CLOSED, OPEN, PART, PATCH
 from cdc_lake.project.history_fold import HistoryFold, clear_history, unfolded_history
@@ -28,9 +31,10 @@ from cdc_lake.query.history_views import history_query, history_view, open_histo
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, retain
 from tests.history_model import Chronicle
-from tests.lake_model import FIELDS, SOURCE, Feed, append_log, append_schemas, log_row, schema_row
+from tests.lake_model import FIELDS, SOURCE, Feed, append_ends, append_log, append_schemas, end_row, log_row, schema_row
 from tests.unit.test_history_model import SHOWN
 from tests.unit.test_project_fold import fold_until_killed
+from tests.unit.test_project_fold_types import SENT, T
 from tests.unit.test_project_model import BAG, A, B, Workload
 
 Lines = list[tuple[Any, ...]]
@@ -109,6 +113,8 @@ def small(monkeypatch: pytest.MonkeyPatch, chance: Random) -> None:
     monkeypatch.setattr(rules, "_PATCH_SHARE", chance.choice([0, 0, 1, 2]))
     monkeypatch.setattr(rules, "_FILE_ROWS", chance.choice([1, 2, 4]))
     monkeypatch.setattr(rules, "_SMALL_FILES", chance.choice([1, 3]))
+    # Keys are compared by their text then.
+    monkeypatch.setattr(history_base, "WHOLE_NUMBERS", chance.choice([WHOLE_NUMBERS, ()]))
     # So much that a few changes fill the memory: the keys are shared out.
     monkeypatch.setattr(history_fold, "_ROW_BYTES", chance.choice([100, 1 << 28]))
 
@@ -509,4 +515,52 @@ def test_a_history_is_folded_though_all_of_current_is(feed: Feed) -> None:
     assert (done[A].outcome, done[A].rows, done[A].history_rows > 0, done[B].outcome) == ("folded", 0, True, "current")
     con, state = opened(feed.folder)
     assert unfolded_history(con, state, next(t for t in state.tables if t.table == A))[0] == 0
+    con.close()
+
+
+def test_maintenance_deletes_replaced_files_of_a_history_and_no_others(feed: Feed) -> None:
+    path = history_path(lake(feed.folder).root, SOURCE, A)
+    for _ in range(2):
+        tx = feed.begin()
+        tx.update(A, 0, 1)
+        tx.commit()
+        feed.land()
+        fold(feed.folder)
+    for action in (CHECKPOINT, VACUUM):
+        do(path, None, Step(action, ""), timedelta(0))
+    assert {p.name for p in Path(path).glob("*.parquet")} == {n for names in parts(feed).values() for n in names}
+    assert counts(feed)
+
+
+def test_a_folded_version_has_the_values_that_arrived_whatever_their_types(tmp_path: Path) -> None:
+    """All kinds of values as they were recorded, in lines that ended, in open ones, and behind the fold."""
+    fields = {"id": "int32"} | {name: event["field"] | {"field": name} for name, event in SENT.items()}
+    append_schemas(tmp_path, [schema_row(T, "s", fields, ("id",))])
+    images = [
+        {"id": i} | {name: e["stream"][i] for name, e in SENT.items() if i < len(e["stream"])}
+        for i in range(max(len(e["stream"]) for e in SENT.values()))
+    ]
+    for number in range(3):
+        rows = [
+            log_row(
+                T, "u" if number else "c", number * 100 + i, key={"id": i}, after=image, schema_id="s",
+                tx=(f"{number}", i + 1),
+            )
+            for i, image in enumerate(images)
+        ]  # fmt: skip
+        append_log(tmp_path, T, rows)
+        append_ends(tmp_path, [end_row(number * 2, f"{number}", {str(T): len(rows)})])
+        if number == 1:
+            fold(tmp_path)
+    con, state = opened(tmp_path)
+    (table,) = state.tables
+    assert goes_on(con, state, table)
+    expected, found = (
+        con.execute(f"SELECT COLUMNS(*)::VARCHAR FROM ({query}) ORDER BY id, __from_position").fetchall()
+        for query in (history_view(state, table), folded_query(con, state, table, 0))
+    )
+    names = [d[0] for d in con.description or []]
+    assert len(names) > 100
+    for column, name in enumerate(names):
+        assert [r[column] for r in found] == [r[column] for r in expected], name
     con.close()
