@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import consume, fold, freshness, history, promises, start, throughput, verify
+from benchmarks import consume, fold, freshness, history, layout, promises, start, throughput, verify
 from benchmarks.report import machine, say
 from cdc_lake.local.stack import Stack
 
@@ -22,7 +22,7 @@ FIGURES = {
 }
 
 # These need no stack.
-ALONE = {"fold": fold.run, "history": history.run}
+ALONE = {"fold": fold.run, "history": history.run, "layout": layout.run}
 
 
 def main() -> None:

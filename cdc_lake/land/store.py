@@ -8,20 +8,34 @@ from typing import Protocol
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.writer.properties import ColumnProperties
+from deltalake.writer.properties import BloomFilterProperties, ColumnProperties
 
 from cdc_lake.land.layout import open_delta
 
-WRITER = WriterProperties(
-    compression="ZSTD",
-    compression_level=1,
-    # Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
-    default_column_properties=ColumnProperties(dictionary_enabled=True),
-    column_properties={
-        name: ColumnProperties(dictionary_enabled=False)
-        for name in ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
-    },
-)
+# Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
+_PLAIN = ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
+# Rows of a row group, and the share of files that a Bloom filter names though the key is not there: at a hundredth it
+# would take half as much room again.
+_GROUP_ROWS, FALSE_SHARE = 1 << 20, 0.05
+
+
+def _properties(**columns: ColumnProperties) -> WriterProperties:
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        default_column_properties=ColumnProperties(dictionary_enabled=True),
+        column_properties={name: ColumnProperties(dictionary_enabled=False) for name in _PLAIN} | columns,
+    )
+
+
+WRITER = _properties()
+
+
+def log_writer(rows: int) -> WriterProperties:
+    """How files of about so many rows are written that readers look for keys in."""
+    bloom = BloomFilterProperties(set_bloom_filter_enabled=True, fpp=FALSE_SHARE, ndv=max(1, min(rows, _GROUP_ROWS)))
+    return _properties(__key=ColumnProperties(dictionary_enabled=False, bloom_filter_properties=bloom))
+
 
 # How long files that a commit removed stay written down: vacuum finds them by that alone, so it must be longer than
 # readers may hold them, and it makes checkpoints longer, so not by much. A checkpoint every ten commits, as Delta

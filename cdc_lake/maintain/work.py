@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.land.layout import open_delta
-from cdc_lake.land.store import REMEMBERED, WRITER
+from cdc_lake.land.store import REMEMBERED, log_writer
 from cdc_lake.maintain.look import removed_before, whole_since
 from cdc_lake.maintain.plan import CHECKPOINT, CLEANUP, COMPACT, REMEMBER, VACUUM, Step
 
@@ -28,7 +30,7 @@ def do(path: str, options: Mapping[str, str] | None, step: Step, keep: timedelta
     """
     actions: dict[str, Callable[[DeltaTable], object]] = {
         REMEMBER: lambda table: table.alter.set_table_properties(REMEMBERED),
-        COMPACT: lambda table: _compact(table, step.level),
+        COMPACT: lambda table: _compact(table, step),
         CHECKPOINT: lambda table: table.create_checkpoint(),
         CLEANUP: lambda table: table.cleanup_metadata(),
         VACUUM: lambda table: _vacuum(table, keep, whole_since(path, options, table, keep)),
@@ -48,16 +50,19 @@ def do(path: str, options: Mapping[str, str] | None, step: Step, keep: timedelta
             return
 
 
-def _compact(table: DeltaTable, level: int) -> None:
-    """Merge files below `level` in one commit that says that no row changed. Rows keep their order within a file.
+def _compact(table: DeltaTable, step: Step) -> None:
+    """Merge files below the step's level in one commit that says that no row changed. Rows keep their order within a
+    file, so that its bounds in time are narrow; a Bloom filter tells which keys it may hold.
 
     Appends may be committed meanwhile: neither makes the other fail.
     """
+    actions = pa.table(table.get_add_actions(flatten=True))
+    rows, size = (pc.sum(actions[name]).as_py() or 0 for name in ("num_records", "size_bytes"))
     reach("maintain:before-compact")
     table.optimize.compact(
-        target_size=level,
+        target_size=step.level,
         max_concurrent_tasks=_TASKS,
-        writer_properties=WRITER,
+        writer_properties=log_writer(rows * min(step.level, step.bytes) // max(size, 1)),
         # Checkpoints are a step of their own.
         post_commithook_properties=PostCommitHookProperties(create_checkpoint=False),
     )

@@ -31,7 +31,9 @@ _ANY = (0, 1 << 62)
 class LogFile:
     """One data file: how many rows, and between which bounds its partitions and offsets lie (both ends included).
 
-    `topic` and `schema_id` are None when the file holds several, or when the statistics do not say.
+    `topic` and `schema_id` are None when the file holds several, or when the statistics do not say. `plain` says that
+    every row is a change of a transaction and has a key, or is a tombstone; `befores` that some row may have an
+    image before it, `both` that one surely has that and an image after it.
     """
 
     path: str
@@ -41,6 +43,9 @@ class LogFile:
     offsets: tuple[int, int]
     schema_id: str | None
     ingested_us: int
+    plain: bool = False
+    befores: bool = True
+    both: bool = False
 
     def reaches(self, lows: Lows) -> bool:
         """Whether the file may hold a row at or above the low offset of its partition."""
@@ -82,11 +87,12 @@ class LogFiles:
         return max(sent, key=lambda f: (f.ingested_us, f.offsets[1]), default=None)
 
 
+_NULLS = ("__schema_id", "__tx_id", "__key", "__source_ts", "__lsn", "__before", "__after")
 _READ = (
     "path",
     "num_records",
     "max.__ingested_at",
-    "null_count.__schema_id",
+    *(f"null_count.{name}" for name in _NULLS),
     *(f"{bound}.{name}" for bound in ("min", "max") for name in ("__topic", "__partition", "__offset", "__schema_id")),
 )
 
@@ -130,7 +136,21 @@ def _file(path: str, action: Mapping[str, Any]) -> LogFile:
         offsets=_bounds(action, "__offset") or _ANY,
         schema_id=_single(action, "__schema_id") if action.get("null_count.__schema_id") == 0 else None,
         ingested_us=int(ingested.timestamp() * 1_000_000) if ingested is not None else 0,
+        plain=_plain(action),
+        befores=action.get("null_count.__before") != action.get("num_records"),
+        both=_both(action),
     )
+
+
+def _both(action: Mapping[str, Any]) -> bool:
+    without = [action.get(f"null_count.{name}") for name in ("__before", "__after")]
+    return None not in without and sum(n or 0 for n in without) < (action.get("num_records") or 0)
+
+
+def _plain(action: Mapping[str, Any]) -> bool:
+    # A tombstone has no transaction, but neither a time nor an LSN, which every other row without a transaction has.
+    without = [action.get(f"null_count.{name}") for name in ("__tx_id", "__source_ts", "__lsn")]
+    return without[0] is not None and len(set(without)) == 1 and action.get("null_count.__key") == 0
 
 
 def _single(action: Mapping[str, Any], column: str) -> str | None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
 from cdc_lake.errors import LakeError, UsageError, suggest
 from cdc_lake.events import TableId
 from cdc_lake.project.files import scan
+from cdc_lake.project.shapes import SchemaRow
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.types import Column
+from cdc_lake.query.picked import files_of_keys
 from cdc_lake.query.session import Session
 from cdc_lake.sqltext import literal
+
+# Types of key columns whose values have one spelling in JSON.
+_SIMPLE = {"int16", "int32", "int64", "string"}
 
 
 def find_table(session: Session, name: str) -> tuple[SourceState, TableState]:
@@ -73,8 +78,11 @@ def _key_error(message: str, names: Sequence[str], why: str) -> UsageError:
     return UsageError(message, why=why or f"Its key is {', '.join(names)}.", next=f"KEY as {example}", code="bad_key")
 
 
-def find_keys(session: Session, table: TableState, text: str) -> list[str]:
+def find_keys(session: Session, table: TableState, text: str, *, quick: bool = False) -> list[str]:
     """The log's texts of the key that `text` means: one, or several when its column's type has changed.
+
+    With `quick` they are looked for as the connector writes whole numbers and texts, and no key is read that is spelled
+    otherwise, where there is one that is spelled so.
 
     Raises UsageError for a table without a key and a key that cannot be, LakeError when there never was such a row.
     """
@@ -91,6 +99,8 @@ def find_keys(session: Session, table: TableState, text: str) -> list[str]:
     columns = shapes.target.key_columns
     wanted = read_key(table.table, columns, text)
     _check_types(session, table.table, columns, wanted)
+    if quick and (texts := _spelled_so(session, table, _spellings(table.versions, wanted))):
+        return texts
     places = {c.name: i for i, c in enumerate(shapes.target.columns)}
     keys = f"""(SELECT DISTINCT __key AS img, __schema_id AS sid FROM {scan(table.log.paths)}
         WHERE __key IS NOT NULL AND __op <> 'x')"""
@@ -106,6 +116,32 @@ def find_keys(session: Session, table: TableState, text: str) -> list[str]:
             code="no_row",
         )
     return [k for (k,) in rows]
+
+
+def _spelled_so(session: Session, table: TableState, texts: Collection[str]) -> list[str]:
+    """Those of `texts` that are keys in the log."""
+    if not texts:
+        return []
+    paths = files_of_keys(session.connection, table.log, texts).paths
+    listed = ", ".join(map(literal, sorted(texts)))
+    query = f"SELECT DISTINCT __key FROM {scan(paths)} WHERE __key IN ({listed})"
+    return [k for (k,) in session.connection.execute(query).fetchall()]
+
+
+def _spellings(versions: Sequence[SchemaRow], wanted: Mapping[str, str]) -> set[str]:
+    """The key's texts by each version that was sent; empty when one is made of other types, or of other columns."""
+    found = set[str]()
+    for version in (v for v in versions if v.kind != "columns"):
+        fields = json.loads(version.key_definition)["fields"] if version.key_definition else []
+        kinds = {f["field"]: f["type"] if "name" not in f else "" for f in fields}
+        if version.kind != "connect" or kinds.keys() != wanted.keys() or not set(kinds.values()) <= _SIMPLE:
+            return set()
+        numbers = [n for n, kind in kinds.items() if kind != "string"]
+        if not all(re.fullmatch(r"0|-?[1-9][0-9]*", wanted[n]) for n in numbers):
+            return set()
+        key = {n: int(wanted[n]) if n in numbers else wanted[n] for n in kinds}
+        found.add(json.dumps(key, separators=(",", ":"), ensure_ascii=False))
+    return found
 
 
 def _check_types(session: Session, table: TableId, columns: Sequence[Column], wanted: Mapping[str, str]) -> None:

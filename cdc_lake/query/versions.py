@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cdc_lake.project.headers import NEW_KEY, OLD_KEY, other_key
 from cdc_lake.project.history_names import history_names
 from cdc_lake.project.life import HISTORY_COLUMNS
+from cdc_lake.project.renaming import Renaming
+from cdc_lake.project.snapshot import TableState
 from cdc_lake.project.tail import Tail
 from cdc_lake.query.formats import rows
 from cdc_lake.query.history_views import history_view
 from cdc_lake.query.keys import find_keys, find_table
+from cdc_lake.query.picked import files_of_keys
 from cdc_lake.query.run import run_sql
 from cdc_lake.query.session import Session
 from cdc_lake.sqltext import literal
@@ -51,9 +54,9 @@ def row_history(session: Session, name: str, key: str) -> RowHistory:
     Raises UsageError: an unknown table, a key that cannot be; LakeError: there has never been such a row.
     """
     source, table = find_table(session, name)
-    keys = find_keys(session, table, key)
+    keys = find_keys(session, table, key, quick=True)
     renaming = source.renaming(session.connection, table)
-    related = related_keys(session, Tail(tuple(table.log.paths), renaming=renaming).relation, keys)
+    table, related = _narrowed(session, table, keys, renaming)
     order = "__from_position, __valid_from, __lsn"
     result = run_sql(
         session, f"SELECT * FROM ({history_view(source, table, keys=related, renaming=renaming)}) ORDER BY {order}"
@@ -72,6 +75,22 @@ def row_history(session: Session, name: str, key: str) -> RowHistory:
         if _canonical(own["__key"]) in wanted
     ]
     return RowHistory(str(table.table), json.loads(keys[0]), versions)
+
+
+def _narrowed(
+    session: Session, table: TableState, keys: Sequence[str], renaming: Renaming | None
+) -> tuple[TableState, set[str]]:
+    """`table` with the files that tell the life of `keys` and of those related to them, and all these keys."""
+    if renaming is not None:
+        return table, related_keys(session, Tail(tuple(table.log.paths), renaming=renaming).relation, keys)
+    related, known = set(keys), set[str]()
+    log = table.log
+    while related - known:
+        known = related
+        log = files_of_keys(session.connection, table.log, known)
+        # A row that another key went over into has headers in its own file, and that key's rows have files of theirs.
+        related = known | related_keys(session, Tail(tuple(log.paths)).relation, keys)
+    return replace(table, log=log), related
 
 
 def related_keys(session: Session, log: str, keys: Sequence[str]) -> set[str]:

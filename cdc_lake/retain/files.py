@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from cdc_lake.land.layout import open_store
+from cdc_lake.land.store import FALSE_SHARE
 from cdc_lake.land.tables import LOG
 
 # Columns whose bounds are written down, and those that hardly repeat.
@@ -84,6 +85,7 @@ class LogWriter:
                     compression="zstd",
                     compression_level=1,
                     use_dictionary=[n for n in LOG.names if n not in _PLAIN],
+                    bloom_filter_options={"__key": {"ndv": group.num_rows, "fpp": FALSE_SHARE}},
                 ) as writer:
                     while group is not None and out.tell() < self.target_bytes:
                         writer.write_table(group)

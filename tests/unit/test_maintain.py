@@ -350,17 +350,24 @@ def test_over_a_year_of_commits_files_stay_few_and_each_byte_is_rewritten_a_few_
     """A flush every five minutes, a maintenance every hour."""
     chance, target = Random(1), 128 << 20
     sizes: list[int] = []
-    written = rewritten = most = 0
+    written = rewritten = most = beside = 0
+    replaced: list[int] = []
     for _ in range(365 * 24):
         fresh = [chance.randrange(largest // 2, largest) for _ in range(12)]
         sizes, written = sizes + fresh, written + sum(fresh)
+        before = rewritten
         while (merge := find_merge(sizes, target)) is not None:
             sizes, cost = merged(sizes, merge.level)
             rewritten += cost
+        # Replaced files stay for a week.
+        replaced = [*replaced[-167:], rewritten - before]
+        beside = max(beside, sum(replaced))
         most = max(most, sum(2 * s < target for s in sizes))
     assert most < 40, "small files"
     assert len(sizes) < 2 * written / target + most
     assert rewritten < 8 * written
+    week = 7 * 24 * 12 * largest
+    assert beside < 8 * week + target, "bytes of replaced files beside the live ones"
 
 
 def merged(sizes: list[int], level: int) -> tuple[list[int], int]:
