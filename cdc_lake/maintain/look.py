@@ -98,7 +98,7 @@ class Listed:
         first = version + 1
         while first - 1 in self.commits:
             first -= 1
-        return min((c for c in self.checkpoints if first - 1 <= c <= version), default=0 if first == 0 else version)
+        return 0 if first == 0 else min((c for c in self.checkpoints if first - 1 <= c <= version), default=version)
 
     def since(self, moment: datetime, version: int) -> int:
         """The first version that was committed at or after `moment`; `version`, the newest, when there is none."""
