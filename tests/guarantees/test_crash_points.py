@@ -27,6 +27,7 @@ from tests.integration.conftest import RunningStack, fresh_database, wait_for
 from tests.projects import Project, make_project
 from tests.unit.test_erase import POINTS as ERASE
 from tests.unit.test_retention import POINTS as RETENTION
+from tests.unit.test_retention_letters import POINTS as LETTERS
 
 SINK = (
     "land:before-dead-letters",
@@ -217,7 +218,7 @@ def _committed(folder: Path) -> set[str]:
 
 
 def test_every_point_of_the_code_is_killed_at() -> None:
-    # Those of retention are killed at without a stack: see tests/unit/test_retention.py.
+    # Those of retention are killed at without a stack: tests/unit/test_retention.py and test_retention_letters.py.
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
-    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *ERASE)}
+    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *LETTERS, *ERASE)}
