@@ -424,7 +424,27 @@ def test_weaker_promises_without_transaction_metadata_are_told() -> None:
 
 def test_flattened_records_fail() -> None:
     flat = changed(transforms="u", transforms__u__type="io.debezium.transforms.ExtractNewRecordState")
-    assert bad(settings.check_settings(flat)) == {"settings.transforms": Status.FAIL}
+    found = {"settings.transforms": Status.FAIL, "settings.beginnings": Status.WARN}
+    assert bad(settings.check_settings(flat)) == found
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("transforms", None),
+        ("transforms", "dropBegin"),
+        ("predicates.isTransaction.pattern", "("),
+        ("topic.prefix", "a.b"),
+    ],
+)
+def test_a_connector_that_may_restart_at_the_beginning_of_a_transaction_is_warned_of(
+    setting: str, value: str | None
+) -> None:
+    subject = changed(**{setting.replace(".", "__"): value})
+    check = by_name(settings.check_settings(subject))["settings.beginnings"]
+    assert check.status is Status.WARN
+    assert str(subject.connector.transaction_topic) in check.fix
+    assert REGISTER in check.fix
 
 
 def test_plain_json_needs_no_propagated_types() -> None:

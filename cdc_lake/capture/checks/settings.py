@@ -5,6 +5,7 @@ Each rule was seen on the real connector; connectors/README.md has the reasons a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ _HEARTBEAT_QUERY = (
     "INSERT INTO cdc_lake.heartbeat (id, beat) VALUES (1, clock_timestamp()) "
     "ON CONFLICT (id) DO UPDATE SET beat = EXCLUDED.beat"
 )
+
+_DROP_BEGIN = ("keepEnd", "countEnd", "dropBegin", "wrapEnd", "restoreEnd")
 
 Judge = Callable[[str], Status]
 
@@ -181,6 +184,7 @@ def check_settings(subject: Subject) -> list[Check]:
         _source_types(subject, config),
         _placeholder(subject),
         _envelopes(subject, config),
+        _beginnings(subject, config),
         _secrets(subject, config),
     ]
 
@@ -245,6 +249,32 @@ def _envelopes(subject: Subject, config: Mapping[str, str]) -> Check:
         why="Without the envelope there is no operation, no image before, no position: every record is a dead letter.",
         fix=f'remove "{flat[0].rpartition(".")[0]}" from "transforms" in {subject.file}, then: {subject.register}',
     )
+
+
+def _beginnings(subject: Subject, config: Mapping[str, str]) -> Check:
+    """Are BEGINs dropped, as connectors/README.md explains? Behind a stored BEGIN a restart may leave out changes."""
+    name, topic = "settings.beginnings", subject.connector.transaction_topic
+    if topic is None:
+        return ok(name, "no transactions are sent")
+    pattern = config.get("predicates.isTransaction.pattern", "")
+    names = config.get("transforms", "").replace(" ", "").split(",")
+    if names[: len(_DROP_BEGIN)] == list(_DROP_BEGIN) and _matches(pattern, topic):
+        return ok(name, "only the ends of transactions are sent")
+    return warn(
+        name,
+        "the beginnings of transactions are sent too",
+        why="When Debezium restarts behind one, it may leave out the first part of a transaction that was open "
+        "meanwhile. verify finds what is missing then.",
+        fix=f"copy what begins with transforms and predicates from connectors/pos.json of the project into "
+        f"{subject.file}, with a pattern that matches {topic}, then: {subject.register}",
+    )
+
+
+def _matches(pattern: str, topic: str) -> bool:
+    try:
+        return re.fullmatch(pattern, topic) is not None
+    except re.error:
+        return False
 
 
 def _secrets(subject: Subject, config: Mapping[str, str]) -> Check:
