@@ -3,10 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON_IN := .venv/bin/python
 
-.PHONY: help demo test bench lint soak env clean lock docs
+.PHONY: help demo test bench bench-full lint soak env clean lock docs
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## the whole story on a PostgreSQL, Kafka and Connect of its own (ROWS=… scales it, KEEP=1 leaves it up)
 	@scripts/environment.sh demo
@@ -18,6 +18,9 @@ test: env ## all tests: first those without a stack, side by side; then those th
 
 bench: env ## figures, beside the naive loop's in the same run
 	@$(PYTHON_IN) -m benchmarks
+
+bench-full: env ## the same with the sizes and the peers that take long (Spark needs Java 17)
+	@$(PYTHON_IN) -m benchmarks --full
 
 lint: env ## style and strict types
 	@$(PYTHON_IN) -m ruff check .

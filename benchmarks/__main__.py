@@ -5,49 +5,72 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import consume, fold, freshness, history, layout, promises, start, throughput, verify
-from benchmarks.report import machine, say
+from benchmarks import consume, fold, freshness, history, layout, objectstore, promises, start, throughput, verify
+from benchmarks.document import PAGE, page
+from benchmarks.report import Report, say
 from cdc_lake.local.stack import Stack
 
-FIGURES = {
-    "start": start.run,
-    "consume": consume.run,
-    "freshness": freshness.run,
-    "promises": promises.run,
-    "throughput": throughput.run,
-    "verify": verify.run,
-}
 
-# These need no stack.
-ALONE = {"fold": fold.run, "history": history.run, "layout": layout.run}
+@dataclass(frozen=True)
+class Benchmark:
+    """A question, what answers it, its rows in `make bench` and in `make bench-full`, and whether it needs a stack."""
+
+    question: str
+    run: Callable[..., None]
+    rows: int
+    full: int
+    stack: bool = True
+
+
+BENCHMARKS = {
+    "start": Benchmark("How long does it take to start?", start.run, 0, 0),
+    "consume": Benchmark("What does the way from Kafka to Arrow columns cost?", consume.run, 1_000_000, 1_000_000),
+    "throughput": Benchmark("How fast does the sink land?", throughput.run, 1_000_000, 1_000_000),
+    "freshness": Benchmark("When is a commit of the source visible in the lake?", freshness.run, 0, 0),
+    "promises": Benchmark("What do identity, order and the cut cost?", promises.run, 400_000, 400_000),
+    "verify": Benchmark("What does `verify` cost?", verify.run, 1_000_000, 10_000_000),
+    "fold": Benchmark("What do folds cost, and reading between them?", fold.run, 1_000_000, 10_000_000, stack=False),
+    "history": Benchmark("What does a folded history cost?", history.run, 300_000, 2_000_000, stack=False),
+    "layout": Benchmark("How much of the log does a question skip?", layout.run, 200_000, 1_000_000, stack=False),
+    "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figures", nargs="*", choices=[[], *FIGURES, *ALONE], help="which; all when none is named")
-    parser.add_argument(
-        "--rows", type=int, default=1_000_000, help="events of the throughput figures, rows of the verified table"
-    )
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help="which; all when none is named")
+    parser.add_argument("--full", action="store_true", help="with the sizes and the peers that take long")
+    parser.add_argument("--rows", type=int, help="of each, in place of its own")
     parser.add_argument("--project", type=Path, help="use the running stack of this project folder")
     options = parser.parse_args()
-    print(machine())
-    for name in (n for n in options.figures or ALONE if n in ALONE):
-        ALONE[name](options.rows)
-    wanted = [n for n in options.figures or FIGURES if n in FIGURES]
+    names = options.names or list(BENCHMARKS)
+    for name in (n for n in names if not BENCHMARKS[n].stack):
+        _answer(name, options)
+    wanted = [n for n in names if BENCHMARKS[n].stack]
     if wanted:
         _with_stack(wanted, options)
+    PAGE.write_text(page(), encoding="utf-8")
 
 
-def _with_stack(wanted: Sequence[str], options: argparse.Namespace) -> None:
+def _answer(name: str, options: argparse.Namespace, *given: Any) -> None:
+    asked = BENCHMARKS[name]
+    report = Report(name, asked.question, options.rows or (asked.full if options.full else asked.rows), options.full)
+    asked.run(*given, report)
+    report.save()
+
+
+def _with_stack(names: Sequence[str], options: argparse.Namespace) -> None:
     folder = options.project or Path(tempfile.mkdtemp(prefix="cdc-lake-bench-"))
     stack = Stack(folder / ".cdc-lake")
     ends = stack.up(say)
     try:
-        for name in wanted:
-            FIGURES[name](ends, stack, options.rows)
+        for name in names:
+            _answer(name, options, ends, stack)
     finally:
         if not options.project:
             stack.down(wipe=True)

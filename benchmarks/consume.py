@@ -2,12 +2,10 @@
 
 Every figure comes from a process of its own and is the best of three rounds; rounds of the readers alternate, so that
 what else the machine does hits all of them. CPU is what the process spent, threads of the client included.
-`python -m benchmarks.consume --bootstrap HOST:PORT` runs it alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.report import Report
 from cdc_lake.consume import PartitionInfo, open_broker
 from cdc_lake.events import TopicPartition
 
@@ -26,7 +25,8 @@ VALUE = b'{"before":null,"after":{"id":%d,"name":"%s","price":"%d.99"},"op":"c",
 FETCH = {"fetch_max_bytes": 32 << 20, "max_partition_fetch_bytes": 8 << 20}
 
 
-def run(ends: Any, _stack: Any, rows: int) -> None:
+def run(ends: Any, _stack: Any, report: Report) -> None:
+    rows = report.rows
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -34,7 +34,10 @@ def run(ends: Any, _stack: Any, rows: int) -> None:
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result()
     try:
         size = produce(ends.bootstrap, topic, rows)
-        print(f"\nconsume: {rows:,} records of {size} B in {PARTITIONS} partitions, best of {ROUNDS}")
+        table = report.table(
+            f"{rows:,} records of {size} B in {PARTITIONS} partitions, best of {ROUNDS}",
+            **{"reader": "", "records/s": ",.0f", "CPU µs each": ".2f", "× raw": ".2f"},
+        )
         best: dict[str, tuple[float, float]] = {}
         for _ in range(ROUNDS):
             for reader in READERS:
@@ -42,7 +45,7 @@ def run(ends: Any, _stack: Any, rows: int) -> None:
                 best[reader] = min(best.get(reader, figure), figure)
         for reader, (seconds, cpu) in best.items():
             beside = best[f"{reader.rsplit(maxsplit=1)[0]} raw"][0] / seconds
-            print(f"  {reader:<22} {rows / seconds:>11,.0f}/s {cpu / rows * 1e6:6.2f} µs CPU each {beside:6.2f} × raw")
+            table.add(reader, rows / seconds, cpu / rows * 1e6, beside)
     finally:
         admin.delete_topics([topic])[topic].result()
 
@@ -68,7 +71,7 @@ def produce(bootstrap: str, topic: str, rows: int) -> int:
 
 def measure(bootstrap: str, topic: str, rows: int, reader: str) -> tuple[float, float]:
     """Seconds and CPU seconds of one reader in a process of its own, from the first record to the last."""
-    command = [sys.executable, "-m", "benchmarks.consume", "--read", reader, bootstrap, topic, str(rows)]
+    command = [sys.executable, "-m", "benchmarks.consume", reader, bootstrap, topic, str(rows)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     seconds, cpu = json.loads(answer)
     return seconds, cpu
@@ -138,17 +141,11 @@ READERS: dict[str, Callable[[str, str, Clock], None]] = {
 
 
 def main() -> None:
-    if "--read" in sys.argv:
-        reader, bootstrap, topic, rows = sys.argv[sys.argv.index("--read") + 1 :]
-        clock = Clock(int(rows))
-        READERS[reader](bootstrap, topic, clock)
-        print(json.dumps(clock.figure()), flush=True)
-        os._exit(0)  # leaving the group is not measured
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bootstrap", required=True)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    options = parser.parse_args()
-    run(options, None, options.rows)
+    reader, bootstrap, topic, rows = sys.argv[1:]
+    clock = Clock(int(rows))
+    READERS[reader](bootstrap, topic, clock)
+    print(json.dumps(clock.figure()), flush=True)
+    os._exit(0)  # leaving the group is not measured
 
 
 if __name__ == "__main__":

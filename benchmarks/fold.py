@@ -21,10 +21,10 @@ import duckdb
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from benchmarks.report import say
+from benchmarks.report import Report, Table, say
 from cdc_lake.config import Config
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import log_path, schemas_path, transactions_path
+from cdc_lake.land.layout import current_path, log_path, patch_path, schemas_path, transactions_path
 from cdc_lake.land.store import WRITER
 from cdc_lake.land.tables import LOG, SCHEMAS, TRANSACTIONS
 from cdc_lake.project.fold import Folded, fold_source
@@ -109,8 +109,22 @@ class Feed:
         write_deltalake(schemas_path(self.root, SOURCE), pa.Table.from_pylist([known], SCHEMAS))
 
 
-def run(rows: int) -> None:
-    """Print the figures for a table of `rows` keys."""
+def run(report: Report) -> None:
+    """The figures for a table of as many keys as the report has rows."""
+    rows = report.rows
+    folds = report.table(
+        f"Folds of a table of {rows:,} keys",
+        **{
+            "of": "",
+            "s": ".1f",
+            "rows written": ",d",
+            "MB": ".1f",
+            "files": "d",
+            "× own bytes": ".1f",
+            "peak MB": ",d",
+        },
+    )
+    reads = report.table("Reads, ms", **{"of": "", "narrow": ",.0f", "wide": ",.0f", "history": ",.0f"})
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-bench-fold-"))
     try:
         feed = Feed(folder, seed=7)
@@ -118,8 +132,8 @@ def run(rows: int) -> None:
         say(f"{rows:,} keys are in the log")
         first = _fold(folder)
         own = first["bytes"] / max(first["rows"], 1)
-        _print("first fold", first, None)
-        _read(folder, "folded")
+        _tell(folds, "the first", first, None)
+        _read(reads, folder, "all folded")
         few = min(100_000, rows // 10)
         steps: list[tuple[str, Callable[[int], None], int]] = [
             ("recent", feed.recent, few), ("random", feed.random, few), ("random again", feed.random, few),
@@ -127,9 +141,9 @@ def run(rows: int) -> None:
         ]  # fmt: skip
         for name, change, count in steps:
             change(count)
-            _read(folder, f"tail of {count:,} {name}")
-            _print(f"{count:,} {name}", _fold(folder), own * count)
-            _read(folder, f"{count:,} {name} folded")
+            _read(reads, folder, f"tail of {count:,} {name}")
+            _tell(folds, f"{count:,} {name}", _fold(folder), own * count)
+            _read(reads, folder, f"{count:,} {name} folded")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -153,10 +167,9 @@ def fold_once(root: str) -> None:
 
 
 def _files(root: str) -> dict[str, int]:
-    """The data files of the read models."""
-    found = Path(root, SOURCE).rglob("*.parquet")
-    models = (p for p in found if not {"log", "transactions", "schemas", "_delta_log"} & set(p.parts))
-    return {str(p): p.stat().st_size for p in models}
+    """The data files of `current`; `benchmarks.history` tells of the other one."""
+    folders = (current_path(root, SOURCE, TABLE), patch_path(root, SOURCE, TABLE))
+    return {str(p): p.stat().st_size for folder in folders for p in Path(folder).glob("*.parquet")}
 
 
 def _fold(folder: Path) -> dict[str, Any]:
@@ -166,28 +179,22 @@ def _fold(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _print(name: str, took: dict[str, Any], own: float | None) -> None:
-    times = f", {took['bytes'] / own:.1f} times their own" if own else ""
-    print(
-        f"fold {name}: {took['seconds']:.1f} s, {took['rows']:,} rows and {took['bytes'] / 1e6:.1f} MB written in "
-        f"{took['files']} files{times}, peak {took['rss_mb']} MB",
-        flush=True,
-    )
+def _tell(table: Table, name: str, took: dict[str, Any], own: float | None) -> None:
+    times = took["bytes"] / own if own else None
+    table.add(name, took["seconds"], took["rows"], took["bytes"] / 1e6, took["files"], times, took["rss_mb"])
 
 
-def _read(folder: Path, name: str) -> None:
+def _read(table: Table, folder: Path, name: str) -> None:
     session = open_session(Config.model_validate({"lake": {"uri": str(folder / "lake")}, "root": folder}))
     con = session.connection
     con.execute("SET enable_progress_bar = false")
     try:
-        took = {q: _best(con, q.format("orders")) for q in (NARROW, WIDE)}
-        if con.execute("SELECT rows_landed < 3_000_000 FROM lake.tables").fetchone() == (True,):
-            took[HISTORY] = _best(con, HISTORY.format("history.public.orders"), times=1)
+        narrow, wide = (_best(con, q.format("orders")) * 1000 for q in (NARROW, WIDE))
+        small = con.execute("SELECT rows_landed < 3_000_000 FROM lake.tables").fetchone() == (True,)
+        history = _best(con, HISTORY.format("history.public.orders"), times=1) * 1000 if small else None
     finally:
         session.close()
-    names = {NARROW: "narrow", WIDE: "wide", HISTORY: "history"}
-    words = ", ".join(f"{names[q]} {s * 1000:,.0f} ms" for q, s in took.items())
-    print(f"read {name}: {words}", flush=True)
+    table.add(name, narrow, wide, history)
 
 
 def _best(con: duckdb.DuckDBPyConnection, query: str, times: int = 3) -> float:

@@ -23,7 +23,7 @@ import psycopg
 from deltalake import DeltaTable
 
 import cdc_lake
-from benchmarks.report import say, wait
+from benchmarks.report import Report, wait
 from cdc_lake.cli.sink_runner import build_sink
 from cdc_lake.config import load_config
 from cdc_lake.events import TableId
@@ -40,7 +40,7 @@ RATE = 500
 SECONDS = 30
 
 
-def run(ends: Any, _stack: Stack, _rows: int) -> None:
+def run(ends: Any, _stack: Stack, report: Report) -> None:
     name = f"fresh{uuid.uuid4().hex[:8]}"
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-fresh-"))
     with psycopg.connect(ends.dsn, autocommit=True) as admin:
@@ -55,7 +55,7 @@ def run(ends: Any, _stack: Stack, _rows: int) -> None:
     subprocess.run([*command, "-q", "fold"], check=True)
     sink = subprocess.Popen([*command, "-q", "sink", "run"])
     try:
-        _measure(config, dsn)
+        _measure(config, dsn, report)
     finally:
         sink.send_signal(signal.SIGTERM)
         sink.wait()
@@ -80,7 +80,7 @@ def _project(folder: Path, name: str, dsn: str, ends: Any) -> Path:
     return file
 
 
-def _measure(config: Path, dsn: str) -> None:
+def _measure(config: Path, dsn: str, report: Report) -> None:
     # Readers are other programs than tills: in one process they would wait for each other's interpreter.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as reader:
         watch = Watch(
@@ -88,7 +88,7 @@ def _measure(config: Path, dsn: str) -> None:
             news=News(load_config(config)).arrived,
         )
         reader.submit(visible, config, [0]).result()
-        _watch(watch, config, dsn)
+        _watch(watch, config, dsn, report)
 
 
 def visible(config: Path, orders: Collection[int]) -> list[int]:
@@ -101,7 +101,7 @@ def visible(config: Path, orders: Collection[int]) -> list[int]:
         con.close()
 
 
-def _watch(watch: Watch, config: Path, dsn: str) -> None:
+def _watch(watch: Watch, config: Path, dsn: str, report: Report) -> None:
     workload = Workload(dsn, rate=RATE, workers=4, on_commit=watch.committed)
     workload.start()
     try:
@@ -110,12 +110,14 @@ def _watch(watch: Watch, config: Path, dsn: str) -> None:
         found = watch.observe(SECONDS)
     finally:
         stats = workload.stop()
-    print(
-        f"freshness at {stats.transactions / stats.seconds:,.0f} transactions/s, flush_seconds 1: "
-        f"p50 {found.p50:.2f} s, p95 {found.p95:.2f} s, "
-        f"worst {found.worst:.2f} s, {found.samples:,} orders, {found.missing} missing"
+    table = report.table(
+        f"The retail workload, asked for {RATE} transactions/s, `flush_seconds` 1",
+        **{"transactions/s": ",.0f", "p50, s": ".2f", "p95, s": ".2f", "worst, s": ".2f", "orders": ",d"},
     )
-    say("freshness is measured to the end of the reader's query, its opening of a session included")
+    table.add(stats.transactions / stats.seconds, found.p50, found.p95, found.worst, found.samples)
+    report.note("To the end of the reader's query, the opening of its session included.")
+    if found.missing:
+        report.note(f"{found.missing} orders were not seen before the end.")
 
 
 def _operations(config: Path) -> list[str]:

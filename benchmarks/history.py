@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 
 from benchmarks.fold import SOURCE, TABLE, Feed
-from benchmarks.report import say
+from benchmarks.report import Report, Table, say
 from cdc_lake.config import Config
 from cdc_lake.land.layout import history_path
 from cdc_lake.project.fold import Folded, fold_source
@@ -37,26 +37,35 @@ _THREE_TIMES = dict.fromkeys(_NAMES, 3)
 Times = dict[str, tuple[float, float]]
 
 
-def run(rows: int) -> None:
-    """Print the figures for a table of `rows` keys."""
+def run(report: Report) -> None:
+    """The figures for a table of as many keys as the report has rows."""
+    rows = report.rows
+    folds = report.table(
+        f"Folds of a table of {rows:,} keys with its history",
+        **{"of": "", "s": ".1f", "lines": ",d", "MB": ".1f", "files": "d", "× own bytes": ".1f", "peak MB": ",d"},
+    )
+    reads = report.table(
+        "Reads, ms, and times the CPU of the base alone",
+        **{"of": "", **{k: f for q in _NAMES.values() for k, f in ((q, ",.0f"), (f"{q}, ×", ".1f"))}},
+    )
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-bench-history-"))
     try:
         feed = Feed(folder, seed=7)
         feed.snapshot(rows)
         feed.random(rows * 3 // 2)
         say(f"{rows:,} keys and {feed.offset:,} events are in the log")
-        _print_read("log alone", _read(folder, {WIDE: 1}), None)
+        _tell_read(reads, "log alone", _read(folder, {WIDE: 1}), None)
         first = _fold(folder)
         own = first["bytes"] / max(first["rows"], 1)
-        _print_fold("first", first, None)
+        _tell_fold(folds, "the first", first, None)
         base = _read(folder)
-        _print_read("base alone", base, None)
+        _tell_read(reads, "base alone", base, None)
         few = min(100_000, rows // 10)
         for name, count in (("recent", few), ("random", few), ("random", few), ("random", few * 10)):
             (feed.recent if name == "recent" else feed.random)(count)
-            _print_read(f"base and {count:,} {name}", _read(folder), base)
-            _print_fold(f"{count:,} {name}", _fold(folder), own * count)
-        _print_read("folded in the end", _read(folder), base)
+            _tell_read(reads, f"base and {count:,} {name}", _read(folder), base)
+            _tell_fold(folds, f"{count:,} {name}", _fold(folder), own * count)
+        _tell_read(reads, "folded in the end", _read(folder), base)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -92,13 +101,9 @@ def _fold(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _print_fold(name: str, took: dict[str, Any], own: float | None) -> None:
-    times = f", {took['bytes'] / own:.1f} times their own" if own else ""
-    print(
-        f"fold {name}: {took['seconds']:.1f} s, {took['rows']:,} lines and {took['bytes'] / 1e6:.1f} MB written in "
-        f"{took['files']} files of the history{times}, peak {took['rss_mb']} MB",
-        flush=True,
-    )
+def _tell_fold(table: Table, name: str, took: dict[str, Any], own: float | None) -> None:
+    times = took["bytes"] / own if own else None
+    table.add(name, took["seconds"], took["rows"], took["bytes"] / 1e6, took["files"], times, took["rss_mb"])
 
 
 def _read(folder: Path, queries: dict[str, int] = _THREE_TIMES) -> Times:
@@ -120,12 +125,13 @@ def _best(con: duckdb.DuckDBPyConnection, query: str, times: int) -> tuple[float
     return min(s for s, _ in found), min(b for _, b in found)
 
 
-def _print_read(name: str, took: Times, base: Times | None) -> None:
-    words = [
-        f"{_NAMES[q]} {s * 1000:,.0f} ms" + (f" ({busy / base[q][1]:.1f} times the CPU)" if base is not None else "")
-        for q, (s, busy) in took.items()
-    ]
-    print(f"read {name}: {', '.join(words)}", flush=True)
+def _tell_read(table: Table, name: str, took: Times, base: Times | None) -> None:
+    cells: list[float | None] = []
+    for query in _NAMES:
+        seconds, busy = took.get(query, (None, None))
+        times = busy / base[query][1] if base is not None and busy is not None else None
+        cells += [None if seconds is None else seconds * 1000, times]
+    table.add(name, *cells)
 
 
 if __name__ == "__main__":

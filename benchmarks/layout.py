@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from deltalake import write_deltalake
 
 from benchmarks.fold import SOURCE, TABLE, Feed
-from benchmarks.report import say
+from benchmarks.report import Report, Table, say
 from cdc_lake.config import Config
 from cdc_lake.land.layout import log_path
 from cdc_lake.land.store import WRITER
@@ -60,8 +60,9 @@ class Hours(Feed):
             self._end(rows)
 
 
-def run(rows: int) -> None:
-    """Print the figures for a log of about five times `rows` events."""
+def run(report: Report) -> None:
+    """The figures for a log of about five times as many events as the report has rows."""
+    rows = report.rows
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-bench-layout-"))
     try:
         feed, hours = Hours(folder, seed=7), max(20, 5 * rows // HOUR)
@@ -70,7 +71,11 @@ def run(rows: int) -> None:
             if number % 24 == 23 or number == hours - 1:
                 _maintain(folder)
         say(f"{feed.offset:,} events are in the log")
-        _ask(folder, hours)
+        table = report.table(
+            f"A log of {feed.offset:,} events",
+            **{"question": "", "rows": ",d", "s": ".2f", "files": "d", "skipped": ".1%", "bytes read": ".1%"},
+        )
+        _ask(table, folder, hours)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -91,7 +96,7 @@ def _log(folder: Path) -> Path:
     return Path(log_path(str(folder / "lake"), SOURCE, TABLE))
 
 
-def _ask(folder: Path, hours: int) -> None:
+def _ask(table: Table, folder: Path, hours: int) -> None:
     config = Config.model_validate({"lake": {"uri": str(folder / "lake")}, "root": folder})
     at = f"{_START} + INTERVAL {hours // 2} HOUR"
     one = f"SELECT * FROM changes.{TABLE} WHERE __ingested_at >= {at} AND __ingested_at < {at} + INTERVAL 1 HOUR"
@@ -102,12 +107,12 @@ def _ask(folder: Path, hours: int) -> None:
     for name, question in questions.items():
         session = open_session(config, tables=[str(TABLE)])
         try:
-            _print(name, session, question)
+            _tell(table, name, session, question)
         finally:
             session.close()
 
 
-def _print(name: str, session: Session, question: Callable[[Session], int]) -> None:
+def _tell(table: Table, name: str, session: Session, question: Callable[[Session], int]) -> None:
     con = session.connection
     files = {p: Path(p).stat().st_size for s in session.sources for t in s.tables for p in t.log.paths}
     con.execute("CALL enable_logging('FileSystem')")
@@ -119,11 +124,7 @@ def _print(name: str, session: Session, question: Callable[[Session], int]) -> N
     reads = _reads(con, files)
     read = sum(_reads_pages(path, files[path], spans) for path, spans in reads.items())
     asked = sum(size for spans in reads.values() for _, size in spans)
-    print(
-        f"{name}: {found:,} rows in {seconds:.2f} s; {1 - read / len(files):.1%} of {len(files)} files skipped, "
-        f"{asked / 1e6:.1f} of {sum(files.values()) / 1e6:.1f} MB read ({asked / sum(files.values()):.1%})",
-        flush=True,
-    )
+    table.add(name, found, seconds, len(files), 1 - read / len(files), asked / sum(files.values()))
 
 
 def _reads(con: duckdb.DuckDBPyConnection, files: dict[str, int]) -> dict[str, list[tuple[int, int]]]:

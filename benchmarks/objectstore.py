@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from benchmarks.report import Report, Table
 from cdc_lake.land.layout import open_delta, parquet_files
 from cdc_lake.land.remote_files import register
 from cdc_lake.land.store import DeltaStore
@@ -20,8 +21,8 @@ from tests.object_store import BUCKET, Gate, object_store
 _COMMITS, _ROWS = 40, 1000
 
 
-def measure(root: str, options: Mapping[str, str] | None, gate: Gate | None) -> None:
-    """Commit as the sink does (a fresh handle each time), then look as a reader does; print means per commit."""
+def measure(shown: Table, root: str, options: Mapping[str, str] | None, gate: Gate | None) -> None:
+    """Commit as the sink does (a fresh handle each time), then look as a reader does; requests are means per commit."""
     store, path = DeltaStore(options), f"{root}/log"
     opened, written = Counter[str](), Counter[str]()
     seconds: list[float] = []
@@ -33,15 +34,14 @@ def measure(root: str, options: Mapping[str, str] | None, gate: Gate | None) -> 
         store.append(path, table, rows, description="{}", transactions={"benchmark": number})
         seconds.append(time.perf_counter() - begun)
         written += gate.take() if gate else Counter()
-    print(f"{root.partition('://')[0] if '://' in root else 'folder'}: {_COMMITS} commits of {_ROWS} rows")
-    print(f"  commit, median                    {statistics.median(seconds) * 1000:8.0f} ms")
+    where = root.partition("://")[0] if "://" in root else "folder"
+    shown.add(f"{where}: commit, median", statistics.median(seconds) * 1000, _per(opened + written) if gate else "")
     if gate:
-        print(f"  opening, requests per commit      {_per(opened)}")
-        print(f"  writing, requests per commit      {_per(written)}")
+        shown.add(f"{where}: of it opening the table", None, _per(opened))
     for look in ("first look of a process", "second look"):
         begun = time.perf_counter()
         _look(path, root, options)
-        print(f"  {look:<33} {(time.perf_counter() - begun) * 1000:8.0f} ms  {_whole(gate)}")
+        shown.add(f"{where}: {look}", (time.perf_counter() - begun) * 1000, _whole(gate))
 
 
 def _look(path: str, root: str, options: Mapping[str, str] | None) -> None:
@@ -62,13 +62,10 @@ def _whole(gate: Gate | None) -> str:
     return ", ".join(f"{n} {what}" for what, n in sorted(gate.take().items())) if gate else ""
 
 
-def main() -> None:
-    """Print both."""
+def run(report: Report) -> None:
+    """Both, one after the other."""
+    table = report.table(f"{_COMMITS} commits of {_ROWS} rows, each read back", what="", ms=".0f", requests="")
     with tempfile.TemporaryDirectory(prefix="cdc-lake-objects-") as folder:
-        measure(f"{folder}/lake", None, None)
+        measure(table, f"{folder}/lake", None, None)
         with object_store(Path(folder)) as gate:
-            measure(f"s3://{BUCKET}/lake", gate.options(), gate)
-
-
-if __name__ == "__main__":
-    main()
+            measure(table, f"s3://{BUCKET}/lake", gate.options(), gate)

@@ -21,8 +21,8 @@ from typing import Any
 import psycopg
 
 import cdc_lake
-from benchmarks import throughput
-from benchmarks.report import say, wait
+from benchmarks import source
+from benchmarks.report import Report, say, wait
 from cdc_lake.capture.connect import ConnectClient
 from cdc_lake.local.stack import Stack
 
@@ -38,19 +38,20 @@ END $$"""
 QUESTION = "SELECT count(*), sum(quantity), sum(price), max(sold_at) FROM sales"
 
 
-def run(ends: Any, _stack: Stack, rows: int) -> None:
-    """Print the rates of landing and the times of reading, with and without. `rows` beyond 400,000 are not used."""
+def run(ends: Any, _stack: Stack, report: Report) -> None:
+    """The rates of landing and the times of reading, with and without. Rows beyond 400,000 are not used."""
     name = f"bench{uuid.uuid4().hex[:8]}"
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-promises-"))
     try:
-        _measure(ends, name, folder, min(rows, ROWS))
+        _measure(ends, name, folder, report)
     finally:
         _remove(ends, name)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure(ends: Any, name: str, folder: Path, rows: int) -> None:
-    dsn = throughput.database(ends.dsn, name, rows)
+def _measure(ends: Any, name: str, folder: Path, report: Report) -> None:
+    rows = min(report.rows, ROWS)
+    dsn = source.database(ends.dsn, name, rows)
     loaded = rows * 10 // 11
     changed = loaded // ROWS_EACH * ROWS_EACH
     for form in FORMS:
@@ -74,8 +75,8 @@ def _measure(ends: Any, name: str, folder: Path, rows: int) -> None:
             say(f"landing {form} transaction metadata: {rates[form][-1]:,.0f} rows/s")
     for config in kept.values():
         _command(config, "sink", "run", "--until-caught-up")
-    _print_landing({form: median(found) for form, found in rates.items()})
-    _print_reading(_read(kept), loaded)
+    _tell_landing(report, {form: median(found) for form, found in rates.items()})
+    _tell_reading(report, _read(kept), loaded)
 
 
 def _read(kept: dict[str, Path]) -> dict[str, tuple[float, float]]:
@@ -97,34 +98,36 @@ def _read(kept: dict[str, Path]) -> dict[str, tuple[float, float]]:
     return {form: (median(opened[form]), median(asked[form])) for form in FORMS}
 
 
-def _print_landing(rates: dict[str, float]) -> None:
-    print("\nlanding, transactions of ten rows")
+def _tell_landing(report: Report, rates: dict[str, float]) -> None:
+    table = report.table("Landing, transactions of ten rows", **{"transaction metadata": "", "rows/s": ",.0f"})
     for form in FORMS:
-        print(f"  {form:<8} transaction metadata {rates[form]:>10,.0f} rows/s")
-    print(f"  cost of identity, order and cut: {1 - rates['with'] / rates['without']:.1%} of throughput")
+        table.add(form, rates[form])
+    report.note(f"Identity, order and cut cost {1 - rates['with'] / rates['without']:.1%} of the rate of landing.")
 
 
-def _print_reading(seconds: dict[str, tuple[float, float]], loaded: int) -> None:
-    print(f"\nreading {loaded:,} folded rows, each changed once since")
+def _tell_reading(report: Report, seconds: dict[str, tuple[float, float]], loaded: int) -> None:
+    table = report.table(
+        f"Reading {loaded:,} folded rows, each changed once since",
+        **{"a cut": "", "session opened, s": ".3f", "query, s": ".3f"},
+    )
     for form in FORMS:
-        opened, asked = seconds[form]
-        print(f"  {form:<8} a cut: opened in {opened:.3f} s, asked in {asked:.3f} s")
+        table.add(form, *seconds[form])
     whole = {form: sum(seconds[form]) for form in FORMS}
-    print(
-        f"  cost of reading at the cut: {seconds['with'][1] / seconds['without'][1] - 1:.1%} of the query, "
-        f"{whole['with'] / whole['without'] - 1:.1%} with the opening"
+    report.note(
+        f"Reading at the cut costs {seconds['with'][1] / seconds['without'][1] - 1:.1%} of the query, "
+        f"{whole['with'] / whole['without'] - 1:.1%} with the opening."
     )
 
 
 def _register(ends: Any, dsn: str, prefix: str, *, metadata: bool) -> None:
     with ConnectClient(ends.connect_url) as client:
-        config = throughput.settings(dsn, prefix, inline=False)
+        config = source.settings(dsn, prefix, inline=False)
         client.put_config(prefix, config | {"provide.transaction.metadata": str(metadata).lower()})
 
 
 def _wait_for_events(ends: Any, name: str, events: int) -> None:
     topics = [f"{name}_{form}.public.sales" for form in FORMS]
-    wait(lambda: all(throughput.end_offset(ends.bootstrap, t) >= events for t in topics), f"{events:,} events")
+    wait(lambda: all(source.end_offset(ends.bootstrap, t) >= events for t in topics), f"{events:,} events")
 
 
 def _project(ends: Any, dsn: str, folder: Path, prefix: str) -> Path:
@@ -151,4 +154,4 @@ def _command(config: Path, *arguments: str) -> float:
 
 
 def _remove(ends: Any, name: str) -> None:
-    throughput.remove(ends, name, FORMS)
+    source.remove(ends, name, FORMS)

@@ -10,21 +10,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import say
+from benchmarks.report import Report, say
 from cdc_lake.local.stack import Stack
 
 
-def run(_ends: Any, _stack: Stack, _rows: int) -> None:
+def run(_ends: Any, _stack: Stack, report: Report) -> None:
+    table = report.table("Starting", what="", seconds=".2f")
     with tempfile.TemporaryDirectory(prefix="cdc-lake-start-") as folder:
         stack = Stack(Path(folder) / ".cdc-lake")
         began = time.monotonic()
         try:
             stack.up(say)
-            print(f"up, new project, warm caches      {time.monotonic() - began:6.1f} s")
+            table.add("`up`, new project, warm caches", time.monotonic() - began)
             stack.down(wipe=False)
             began = time.monotonic()
             stack.up(say)
-            print(f"up, existing project              {time.monotonic() - began:6.1f} s")
+            table.add("`up`, existing project", time.monotonic() - began)
         finally:
             stack.down(wipe=True)
     taken = []
@@ -32,4 +33,4 @@ def run(_ends: Any, _stack: Stack, _rows: int) -> None:
         began = time.monotonic()
         subprocess.run([sys.executable, "-m", "cdc_lake", "--help"], capture_output=True, check=True)
         taken.append(time.monotonic() - began)
-    print(f"cdc-lake --help, median of {len(taken)}      {statistics.median(taken):6.2f} s")
+    table.add(f"`cdc-lake --help`, median of {len(taken)}", statistics.median(taken))

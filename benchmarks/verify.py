@@ -22,7 +22,7 @@ import duckdb
 import psycopg
 import pyarrow as pa
 
-from benchmarks.report import say
+from benchmarks.report import Report, say
 from cdc_lake.capture.catalogue import read_catalogue
 from cdc_lake.connector_file import load_connector
 from cdc_lake.events import TableId, TopicPartition
@@ -62,19 +62,16 @@ print(source.num_rows, lake.num_rows, file=sys.stderr)
 """
 
 
-def run(ends: Any, _stack: Stack, rows: int) -> None:
+def run(ends: Any, _stack: Stack, report: Report) -> None:
+    rows = report.rows
+    table = report.table(f"One table of {rows:,} rows, six columns", **{"what": "", "s": ",.1f", "peak MB": ",.0f"})
     with _project(ends, rows) as (dsn, config):
         command = [sys.executable, "-m", "cdc_lake", "--config", str(config)]
-        print(f"\nverify: one table of {rows:,} rows, six columns")
-        _print("verify, all equal", *_measured([*command, "-q", "verify"]))
+        table.add("`verify`, all equal", *_measured([*command, "-q", "verify"]))
         with psycopg.connect(dsn, autocommit=True) as con:
             con.execute("UPDATE sales SET total = -1 WHERE sale_id = 7")
-        _print("verify, one row differs", *_measured([*command, "-q", "verify", "--wait", "0"], code=3))
-        _print("SELECT * into Arrow", *_measured([sys.executable, "-c", BASELINE, dsn, str(config)]))
-
-
-def _print(what: str, seconds: float, megabytes: float) -> None:
-    print(f"  {what:<26} {seconds:8.1f} s {megabytes:10,.0f} MB")
+        table.add("`verify`, one row differs", *_measured([*command, "-q", "verify", "--wait", "0"], code=3))
+        table.add("`SELECT *` into Arrow, both sides", *_measured([sys.executable, "-c", BASELINE, dsn, str(config)]))
 
 
 def _measured(command: list[str], code: int = 0) -> tuple[float, float]:

@@ -1,0 +1,153 @@
+"""What users would write or pick instead of the sink, on the same topic, and the raw clients that only count.
+
+Each takes the broker's address, the topic and how many events it has, and returns when it has read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import Consumer
+from deltalake import DeltaTable, write_deltalake
+from kafka import KafkaConsumer, TopicPartition
+
+from benchmarks.report import say
+from cdc_lake.consume.confluent import FETCH
+
+Row = dict[str, Any]
+_BATCH = 10_000
+SPARK = ("pyspark==4.2.0", "delta-spark==4.4.1")
+_FIELDS = "id bigint, store int, sku string, quantity int, price string, sold_at string, channel string, note string"
+
+
+def raw_confluent(bootstrap: str, topic: str, events: int) -> None:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": uuid.uuid4().hex,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            **FETCH,  # with librdkafka's own defaults a full queue waits for a second: a fifth of the rate
+        }
+    )
+    consumer.subscribe([topic])
+    seen = 0
+    while seen < events:
+        seen += sum(len(m.value() or b"") > 0 for m in consumer.consume(10_000, timeout=1.0))
+    consumer.close()
+
+
+def kafka_python(bootstrap: str, topic: str) -> KafkaConsumer:
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=8 << 20,
+        max_poll_records=10_000,
+    )
+    consumer.assign([TopicPartition(topic, 0)])
+    consumer.seek_to_beginning()
+    return consumer
+
+
+def raw_kafka_python(bootstrap: str, topic: str, events: int) -> None:
+    consumer = kafka_python(bootstrap, topic)
+    seen = 0
+    while seen < events:
+        seen += sum(len(records) for records in consumer.poll(timeout_ms=1000).values())
+    consumer.close()
+
+
+def naive(bootstrap: str, topic: str, events: int) -> None:
+    """What one writes on the first afternoon: json.loads, and an append for each 10,000 events."""
+
+    def write(folder: str, batch: list[Row]) -> None:
+        write_deltalake(f"{folder}/t", pa.Table.from_pylist(batch), mode="append")
+
+    _loop(bootstrap, topic, events, write)
+
+
+def naive_merge(bootstrap: str, topic: str, events: int) -> None:
+    """The same, merged by key, so that the table is what the source's is."""
+
+    def write(folder: str, batch: list[Row]) -> None:
+        latest = pa.Table.from_pylist(list({row["id"]: row for row in batch}.values()))
+        if not DeltaTable.is_deltatable(f"{folder}/t"):
+            write_deltalake(f"{folder}/t", latest)
+            return
+        merge = DeltaTable(f"{folder}/t").merge(latest, "t.id = s.id", source_alias="s", target_alias="t")
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    _loop(bootstrap, topic, events, write)
+
+
+def _loop(bootstrap: str, topic: str, events: int, write: Callable[[str, list[Row]], None]) -> None:
+    folder = tempfile.mkdtemp(prefix="cdc-lake-naive-")
+    consumer = kafka_python(bootstrap, topic)
+    batch: list[Row] = []
+    seen = 0
+    while seen < events:
+        for records in consumer.poll(timeout_ms=1000).values():
+            for record in records:
+                value = json.loads(record.value)
+                payload = value.get("payload", value)
+                image = payload["after"] or {}
+                batch.append({"op": payload["op"], "lsn": payload["source"]["lsn"], "offset": record.offset, **image})
+                seen += 1
+                if len(batch) == _BATCH:
+                    write(folder, batch)
+                    batch.clear()
+    if batch:
+        write(folder, batch)
+    consumer.close()
+    shutil.rmtree(folder)
+
+
+def spark(bootstrap: str, topic: str, events: int, *, inline: bool) -> float | None:
+    """Seconds of Spark structured streaming in a session that is warm; None where there is no Java for it."""
+    if shutil.which("java") is None:
+        say("Spark needs Java 17 on the PATH: not measured")
+        return None
+    python, folder = _spark_environment(), tempfile.mkdtemp(prefix="cdc-lake-spark-")
+    event = f"op string, source struct<lsn:bigint>, after struct<{_struct(_FIELDS)}>"
+    schema = f"payload struct<{_struct(event)}>" if inline else event
+    job = [str(Path(__file__).with_name("spark_job.py")), bootstrap, topic, folder, str(python.parents[2] / "ivy")]
+    try:
+        done = subprocess.run(
+            [str(python), *job, str(os.cpu_count()), schema], capture_output=True, text=True, check=False
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if done.returncode:
+        raise SystemExit(f"Spark: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["rows"] != events:
+        raise SystemExit(f"Spark wrote {found['rows']} of {events} events")
+    return float(found["warm"])
+
+
+def _struct(fields: str) -> str:
+    """`a int, b struct<c:int>` as the fields of a struct: `a:int, b:struct<c:int>`."""
+    return re.sub(r"(^|, )(\w+) ", r"\1\2:", fields)
+
+
+def _spark_environment() -> Path:
+    """The python of an environment with Spark, made once in the user's cache: half a gigabyte."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / "spark"
+    python = cache / "env" / "bin" / "python"
+    if not (cache / "ready").exists():
+        say("installing Spark into the cache, once")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache / "env")], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *SPARK], check=True)
+        (cache / "ready").touch()
+    return python
