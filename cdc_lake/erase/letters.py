@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import time
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.erase.log import commit, explained
 from cdc_lake.land.dead_letters import DROPPED, WAITING, DeadLetters, Letter
 from cdc_lake.land.erasures import ERASED_LETTER
-from cdc_lake.land.layout import dead_letters_path, open_store
-from cdc_lake.land.swap import live_files
-from cdc_lake.land.tables import DEAD_LETTERS
+from cdc_lake.land.layout import dead_letters_path
+from cdc_lake.land.letter_files import rewritten
 from cdc_lake.project.lake import Lake
 
 
@@ -91,37 +85,14 @@ def empty_letters(lake: Lake, source: str, letters: Collection[Letter]) -> None:
     if waiting:
         DeadLetters(lake.root, source, lake.options).decide(waiting, DROPPED)
     path = dead_letters_path(lake.root, source)
-    table, ids = lake.open(path), pa.array(sorted(x.id for x in letters), pa.string())
+    table = lake.open(path)
     if table is None:
         return
-    store, added, gone = open_store(path, lake.options), list[AddAction](), dict[str, int]()
+    said = {"error_class": ERASED_LETTER, "reason": "its contents were erased"}
     try:
-        for name, size in live_files(table).items():
-            with store.open_input_file(name) as file:
-                rows = pq.read_table(file).select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
-            chosen = pc.is_in(rows["id"], ids)
-            if pc.any(chosen).as_py():
-                gone[name] = size
-                added.append(_written(store, _emptied(rows, chosen)))
+        added, gone = rewritten(path, lake.options, table, emptied={x.id for x in letters}, said=said)
         reach("erase:before-letters-commit")
         commit(lake, path, added, gone, None)
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise explained(path, error) from error
     reach("erase:after-letters-commit")
-
-
-def _emptied(rows: pa.Table, chosen: pa.ChunkedArray) -> pa.Table:
-    said = {"error_class": ERASED_LETTER, "reason": "its contents were erased"}
-    for name in ("key", "value", "headers", *said):
-        place = rows.schema.get_field_index(name)
-        value = pa.scalar(said.get(name), rows.schema.field(name).type)
-        rows = rows.set_column(place, rows.schema.field(name), pc.if_else(chosen, value, rows[name]))
-    return rows
-
-
-def _written(store: Any, rows: pa.Table) -> AddAction:
-    name = f"part-{uuid.uuid4()}-c000.zstd.parquet"
-    with store.open_output_stream(name) as out:
-        pq.write_table(rows, out, compression="zstd")
-        size = out.tell()
-    return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))

@@ -7,30 +7,24 @@ it away. One that waits for a decision stays.
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import EXPIRED_LETTER, REPLAYED, WAITING, DeadLetters, Letter
 from cdc_lake.land.erasures import ERASED_LETTER
-from cdc_lake.land.layout import dead_letters_path, log_path, open_store
+from cdc_lake.land.layout import dead_letters_path, log_path
+from cdc_lake.land.letter_files import rewritten
 from cdc_lake.land.starts import kept_from
 from cdc_lake.land.swap import live_files, swap_files
-from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.project.fold import fold_connection
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.snapshot import TableState, read_source
@@ -118,20 +112,14 @@ def _applied(job: Job, source: str, reports: Sequence[Report], chosen: _Chosen, 
 
 
 def _rewrite(lake: Lake, source: str, chosen: _Chosen) -> None:
-    """Write the files that hold any of them anew, one at a time, and commit all of it at once. Raises LakeError."""
+    """Take them out, and the contents of others, in one commit. Raises LakeError."""
     path = dead_letters_path(lake.root, source)
-    table, store = lake.open(path), open_store(path, lake.options)
-    added, replaced = list[AddAction](), dict[str, int]()
+    table = lake.open(path)
+    if table is None:
+        raise _failed(path, "It is not there any more.")
+    said = {"error_class": EXPIRED_LETTER, "reason": "its contents were kept for as long as its class says"}
     try:
-        for name, size in live_files(table).items() if table is not None else ():
-            with store.open_input_file(name) as file:
-                rows = pq.read_table(file).select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
-            goes, loses = (_among(rows, ids) for ids in (chosen.gone, chosen.emptied))
-            if not pc.any(pc.or_(goes, loses)).as_py():
-                continue
-            replaced[name] = size
-            kept = _emptied(rows, loses).filter(pc.invert(goes))
-            added += [_written(store, kept)] if kept.num_rows else []
+        added, replaced = rewritten(path, lake.options, table, emptied=chosen.emptied, said=said, gone=chosen.gone)
         reach("retention:before-letters-commit")
         names = {a.path for a in added}
         swap_files(
@@ -145,27 +133,6 @@ def _rewrite(lake: Lake, source: str, chosen: _Chosen) -> None:
     except (DeltaError, OSError, pa.ArrowException) as error:
         raise _failed(path, first_line(error), full=is_disk_full(error)) from error
     reach("retention:after-letters-commit")
-
-
-def _among(rows: pa.Table, ids: set[str]) -> pa.ChunkedArray:
-    return pc.is_in(rows["id"], pa.array(sorted(ids), pa.string()))
-
-
-def _emptied(rows: pa.Table, chosen: pa.ChunkedArray) -> pa.Table:
-    said = {"error_class": EXPIRED_LETTER, "reason": "its contents were kept for as long as its class says"}
-    for name in ("key", "value", "headers", *said):
-        column = rows.schema.field(name)
-        value = pc.if_else(chosen, pa.scalar(said.get(name), column.type), rows[name])
-        rows = rows.set_column(rows.schema.get_field_index(name), column, value)
-    return rows
-
-
-def _written(store: pafs.FileSystem, rows: pa.Table) -> AddAction:
-    name = f"part-{uuid.uuid4()}-c000.zstd.parquet"
-    with store.open_output_stream(name) as out:
-        pq.write_table(rows, out, compression="zstd")
-        size = out.tell()
-    return AddAction(name, size, {}, int(time.time() * 1000), True, json.dumps({"numRecords": rows.num_rows}))
 
 
 def _failed(path: str, why: str, *, full: bool = False) -> LakeError:
