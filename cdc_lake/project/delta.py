@@ -6,7 +6,7 @@ touches with the changes in them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -78,7 +78,7 @@ def keyed_rewrite(
     """The files that hold a key of `delta`, and too many small ones, with the changes in them."""
     wanted = f"SELECT 1 FROM {delta.relation} d WHERE {_same(view, base)}"
     touched = holding(con, segments, wanted)
-    chosen = _chosen(segments, touched, limit)
+    chosen = to_rewrite(segments, touched, limit)
     kept = base_select(_over(view, base, chosen), f"NOT EXISTS ({wanted})")
     values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
     query = f"SELECT {values}, k, unknown FROM {delta.relation} WHERE NOT gone UNION ALL {kept}"
@@ -91,7 +91,7 @@ def bag_rewrite(
     """The files that hold a row that goes, of a table without a key, and too many small ones."""
     same = [f"{base.value(c)} IS NOT DISTINCT FROM t.c{i}" for i, c in enumerate(view.shapes.target.columns)]
     touched = holding(con, segments, f"SELECT 1 FROM ({taken_sql(view)}) t WHERE {' AND '.join(same)}")
-    chosen = _chosen(segments, touched, limit)
+    chosen = to_rewrite(segments, touched, limit)
     added = view.tail.facts.placed + view.tail.facts.free
     return Rewrite(chosen, bag_sql(_over(view, base, chosen)), sum(s.rows for s in chosen) + added)
 
@@ -115,7 +115,8 @@ def holding(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment], wanted:
     return dict(con.execute(query).fetchall())
 
 
-def _chosen(segments: Sequence[Segment], touched: dict[str, int], limit: int) -> tuple[Segment, ...]:
+def to_rewrite(segments: Sequence[Segment], touched: Collection[str], limit: int) -> tuple[Segment, ...]:
+    """The `touched` files, and those that are too small for `limit` rows a file, if they are too many."""
     places = {i for i, s in enumerate(segments) if s.file in touched}
     places.update(small_files([s.rows for s in segments], limit, places))
     return tuple(segments[i] for i in sorted(places))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -12,11 +12,11 @@ from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.project.base import WHOLE_NUMBERS, storage_type
-from cdc_lake.project.delta import holding
+from cdc_lake.project.delta import holding, to_rewrite
 from cdc_lake.project.files import scan
 from cdc_lake.project.history_base import AS_TEXT, CLOSED, OPEN, PART, PATCH, HistoryBase, key_number, stored_names
 from cdc_lake.project.life import HISTORY_COLUMNS
-from cdc_lake.project.rules import Cost, file_rows, patch_pays, small_files
+from cdc_lake.project.rules import Cost, file_rows, patch_pays
 from cdc_lake.project.segments import Segment, SegmentWriter, replace_all, replace_files
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.sqltext import ident
@@ -107,7 +107,7 @@ class HistoryWriter:
         if not new:
             return [], []
         limit = file_rows(sum(s.rows for s in segments) + new)
-        merged = [segments[i] for i in small_files([s.rows for s in segments], limit, ())]
+        merged = list(to_rewrite(segments, (), limit))
         query = fresh.closed
         if merged:
             query += f" UNION ALL SELECT * FROM {scan(s.file for s in merged)}"
@@ -136,7 +136,7 @@ class HistoryWriter:
         limit = file_rows(folded + rows)
         wanted = f"SELECT 1 FROM {delta} p WHERE {base.same_stored('p')}"
         touched = holding(self._con, segments, wanted)
-        chosen = _chosen(segments, touched, limit)
+        chosen = to_rewrite(segments, touched, limit)
         rewritten = sum(s.rows for s in chosen) - sum(touched.values()) + rows
         if patch_pays(Cost(changed, rows, rewritten, folded)):
             return self._files(PATCH, shapes, f"SELECT * FROM {delta}", _PATCH_FILE_ROWS), patch
@@ -170,12 +170,6 @@ def _lasting(query: str, shown: int | None) -> str:
     """Without keys that are gone and of which nothing need be known any more."""
     old = f"AND __since > make_timestamptz({shown})" if shown is not None else ""
     return f"SELECT * FROM ({query}) WHERE NOT __gone OR (__since IS NOT NULL {old})"
-
-
-def _chosen(segments: Sequence[Segment], touched: Collection[str], limit: int) -> list[Segment]:
-    places = {i for i, s in enumerate(segments) if s.file in touched}
-    places.update(small_files([s.rows for s in segments], limit, places))
-    return [segments[i] for i in sorted(places)]
 
 
 def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
