@@ -130,9 +130,9 @@ def run(report: Report) -> None:
         feed = Feed(folder, seed=7)
         feed.snapshot(rows)
         say(f"{rows:,} keys are in the log")
-        first = _fold(folder)
+        first = fold_apart("benchmarks.fold", folder)
         own = first["bytes"] / max(first["rows"], 1)
-        _tell(folds, "the first", first, None)
+        tell_fold(folds, "the first", first, None)
         _read(reads, folder, "all folded")
         few = min(100_000, rows // 10)
         steps: list[tuple[str, Callable[[int], None], int]] = [
@@ -142,46 +142,51 @@ def run(report: Report) -> None:
         for name, change, count in steps:
             change(count)
             _read(reads, folder, f"tail of {count:,} {name}")
-            _tell(folds, f"{count:,} {name}", _fold(folder), own * count)
+            tell_fold(folds, f"{count:,} {name}", fold_apart("benchmarks.fold", folder), own * count)
             _read(reads, folder, f"{count:,} {name} folded")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fold_once(root: str) -> None:
-    """Fold what is new; print what it took as JSON."""
-    before, begun = _files(root), time.monotonic()
+def fold_once(root: str, files: Callable[[str], dict[str, int]], rows: Callable[[Folded], int]) -> None:
+    """Fold what is new; print as JSON what it took, the data files being those that `files` gives (path to bytes)."""
+    before, begun = files(root), time.monotonic()
     (done,) = list[Folded](fold_source(Lake(root), SOURCE, lambda _table: True))
     if done.error is not None:
         raise SystemExit(str(done.error.why))
-    written = {p: s for p, s in _files(root).items() if p not in before}
+    written = {p: s for p, s in files(root).items() if p not in before}
     # Not getrusage: what it says of a new process begins with what its parent held.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     peak = int(status["VmHWM"].split()[0]) / 1024
     print(
         json.dumps(
-            {"rows": done.rows, "bytes": sum(written.values()), "files": len(written), "rss_mb": round(peak)}
+            {"rows": rows(done), "bytes": sum(written.values()), "files": len(written), "rss_mb": round(peak)}
             | {"seconds": time.monotonic() - begun}
         )
     )
 
 
-def _files(root: str) -> dict[str, int]:
-    """The data files of `current`; `benchmarks.history` tells of the other one."""
-    folders = (current_path(root, SOURCE, TABLE), patch_path(root, SOURCE, TABLE))
-    return {str(p): p.stat().st_size for folder in folders for p in Path(folder).glob("*.parquet")}
-
-
-def _fold(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.fold", str(folder / "lake")]
-    out = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+def fold_apart(module: str, folder: Path) -> dict[str, Any]:
+    """What `fold_once` of a benchmark says, in a process of its own."""
+    out = subprocess.run([sys.executable, "-m", module, str(folder / "lake")], check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(out.stdout)
     return found
 
 
-def _tell(table: Table, name: str, took: dict[str, Any], own: float | None) -> None:
+def tell_fold(table: Table, name: str, took: dict[str, Any], own: float | None) -> None:
+    """Add what `fold_apart` found; `own` are the bytes that as many rows take in the fold's files."""
     times = took["bytes"] / own if own else None
     table.add(name, took["seconds"], took["rows"], took["bytes"] / 1e6, took["files"], times, took["rss_mb"])
+
+
+def data_files(*folders: str) -> dict[str, int]:
+    """The data files of tables, each with its bytes."""
+    return {str(p): p.stat().st_size for folder in folders for p in Path(folder).glob("*.parquet")}
+
+
+def _files(root: str) -> dict[str, int]:
+    """Those of `current`; `benchmarks.history` tells of the other one."""
+    return data_files(current_path(root, SOURCE, TABLE), patch_path(root, SOURCE, TABLE))
 
 
 def _read(table: Table, folder: Path, name: str) -> None:
@@ -207,4 +212,4 @@ def _best(con: duckdb.DuckDBPyConnection, query: str, times: int = 3) -> float:
 
 
 if __name__ == "__main__":
-    fold_once(sys.argv[1])
+    fold_once(sys.argv[1], _files, lambda done: done.rows)

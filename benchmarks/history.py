@@ -9,23 +9,18 @@ told in milliseconds and, as other work on the machine changes those, compared i
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from benchmarks.fold import SOURCE, TABLE, Feed
+from benchmarks.fold import SOURCE, TABLE, Feed, data_files, fold_apart, fold_once, tell_fold
 from benchmarks.report import Report, Table, say
 from cdc_lake.config import Config
 from cdc_lake.land.layout import history_path
-from cdc_lake.project.fold import Folded, fold_source
-from cdc_lake.project.lake import Lake
 from cdc_lake.query.session import open_session
 
 NARROW = "SELECT count(*), sum(customer), count(__valid_to) FROM {}"
@@ -55,55 +50,23 @@ def run(report: Report) -> None:
         feed.random(rows * 3 // 2)
         say(f"{rows:,} keys and {feed.offset:,} events are in the log")
         _tell_read(reads, "log alone", _read(folder, {WIDE: 1}), None)
-        first = _fold(folder)
+        first = fold_apart("benchmarks.history", folder)
         own = first["bytes"] / max(first["rows"], 1)
-        _tell_fold(folds, "the first", first, None)
+        tell_fold(folds, "the first", first, None)
         base = _read(folder)
         _tell_read(reads, "base alone", base, None)
         few = min(100_000, rows // 10)
         for name, count in (("recent", few), ("random", few), ("random", few), ("random", few * 10)):
             (feed.recent if name == "recent" else feed.random)(count)
             _tell_read(reads, f"base and {count:,} {name}", _read(folder), base)
-            _tell_fold(folds, f"{count:,} {name}", _fold(folder), own * count)
+            tell_fold(folds, f"{count:,} {name}", fold_apart("benchmarks.history", folder), own * count)
         _tell_read(reads, "folded in the end", _read(folder), base)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fold_once(root: str) -> None:
-    """Fold what is new; print what it took as JSON."""
-    before, begun = _files(root), time.monotonic()
-    (done,) = list[Folded](fold_source(Lake(root), SOURCE, lambda _table: True))
-    if done.error is not None:
-        raise SystemExit(str(done.error.why))
-    written = {p: s for p, s in _files(root).items() if p not in before}
-    # Not getrusage: what it says of a new process begins with what its parent held.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
-    print(
-        json.dumps(
-            {"rows": done.history_rows, "bytes": sum(written.values()), "files": len(written), "rss_mb": round(peak)}
-            | {"seconds": time.monotonic() - begun}
-        )
-    )
-
-
 def _files(root: str) -> dict[str, int]:
-    """The data files of the folded history."""
-    found = Path(history_path(root, SOURCE, TABLE)).glob("*.parquet")
-    return {str(p): p.stat().st_size for p in found}
-
-
-def _fold(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.history", str(folder / "lake")]
-    out = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    found: dict[str, Any] = json.loads(out.stdout)
-    return found
-
-
-def _tell_fold(table: Table, name: str, took: dict[str, Any], own: float | None) -> None:
-    times = took["bytes"] / own if own else None
-    table.add(name, took["seconds"], took["rows"], took["bytes"] / 1e6, took["files"], times, took["rss_mb"])
+    return data_files(history_path(root, SOURCE, TABLE))
 
 
 def _read(folder: Path, queries: dict[str, int] = _THREE_TIMES) -> Times:
@@ -135,4 +98,4 @@ def _tell_read(table: Table, name: str, took: Times, base: Times | None) -> None
 
 
 if __name__ == "__main__":
-    fold_once(sys.argv[1])
+    fold_once(sys.argv[1], _files, lambda done: done.history_rows)
