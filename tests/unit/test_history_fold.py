@@ -28,7 +28,18 @@ from cdc_lake.project.tail import Tail
 from cdc_lake.query.history_views import history_query, history_view, open_history
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, retain
-from tests.lake_model import FIELDS, SOURCE, Feed, append_ends, append_log, append_schemas, end_row, log_row, schema_row
+from tests.lake_model import (
+    FIELDS,
+    SOURCE,
+    Feed,
+    Transaction,
+    append_ends,
+    append_log,
+    append_schemas,
+    end_row,
+    log_row,
+    schema_row,
+)
 from tests.unit.test_project_fold import fold_until_killed
 from tests.unit.test_project_fold_types import SENT, T
 from tests.unit.test_project_model import BAG, A, B
@@ -343,6 +354,24 @@ def test_what_retention_took_away_is_in_no_folded_history(feed: Feed) -> None:
     assert counts(feed)
 
 
+def commit_later(tx: Transaction) -> None:
+    """Commit by a clock that is set back afterwards."""
+    for _, event in tx.events:
+        event["__source_ts"] += timedelta(hours=1)
+    tx.commit()
+
+
+def bear(feed: Feed, key: int) -> None:
+    """Insert a row; it is right before it is folded and afterwards."""
+    tx = feed.begin()
+    tx.insert(A, key, 1, None)
+    tx.commit()
+    feed.land()
+    assert counts(feed)
+    fold(feed.folder)
+    assert counts(feed)
+
+
 @pytest.mark.parametrize("patched", [True, False])
 def test_a_row_that_is_born_again_begins_where_its_key_ended_though_the_clock_was_set_back(
     feed: Feed, monkeypatch: pytest.MonkeyPatch, patched: bool
@@ -354,37 +383,21 @@ def test_a_row_that_is_born_again_begins_where_its_key_ended_though_the_clock_wa
         tx = feed.begin()
         for key in keys:
             tx.delete(A, key)
-        for _, event in tx.events:
-            event["__source_ts"] += timedelta(hours=1)
-        tx.commit()
+        commit_later(tx)
         feed.land()
         fold(feed.folder)
     for key in (4, 0):
-        tx = feed.begin()
-        tx.insert(A, key, 1, None)
-        tx.commit()
-        feed.land()
-        assert counts(feed)
-        fold(feed.folder)
-        assert counts(feed)
+        bear(feed, key)
 
 
 def test_a_row_behind_a_truncate_begins_no_earlier_than_that_though_the_clock_was_set_back(feed: Feed) -> None:
     tx = feed.begin()
     tx.truncate(A)
-    for _, event in tx.events:
-        event["__source_ts"] += timedelta(hours=1)
-    tx.commit()
+    commit_later(tx)
     feed.land()
     fold(feed.folder)
     for key in (4, 5):
-        tx = feed.begin()
-        tx.insert(A, key, 1, None)
-        tx.commit()
-        feed.land()
-        assert counts(feed)
-        fold(feed.folder)
-        assert counts(feed)
+        bear(feed, key)
 
 
 def test_a_fold_that_needs_more_memory_than_there_is_takes_fewer_keys_at_a_time(
