@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from cdc_lake.config_rules import RulesSection
+from cdc_lake.config_rules import Section as _Section
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
 
 if TYPE_CHECKING:
@@ -26,10 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "cdc-lake.yaml"
 STATE_FOLDER = ".cdc-lake"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(_Section):
@@ -145,6 +143,7 @@ class Config(_Section):
     sink: Sink = Sink()
     tables: dict[str, Table] = Field(default_factory=lambda: {"*.*": Table()})
     retention: Retention = Retention()
+    rules: RulesSection = RulesSection()
     root: Path = Field(default=Path(), exclude=True, json_schema_extra={"readOnly": True})
 
     @field_validator("tables", mode="before")
@@ -229,6 +228,11 @@ class Config(_Section):
         found = [t.belongs_to for glob, t in self.tables.items() if fnmatch.fnmatchcase(str(table), glob)]
         named = {column: owner for one in found for column, owner in one.items()}
         return {c: TableId(*(o if "." in o else f"public.{o}").split(".", 1)) for c, o in named.items()}
+
+    @property
+    def rules_folder(self) -> Path:
+        """Where the rules' files are."""
+        return self.root / Path(self.rules.folder).expanduser()
 
     def captures(self, table: TableId) -> bool:
         """Whether the configuration lands `table`."""

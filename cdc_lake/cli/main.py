@@ -33,6 +33,7 @@ NOUNS: tuple[str, ...] = (
     "retention",
     "erase",
     "verify",
+    "rules",
     "dlq",
     "demo",
     "doctor",

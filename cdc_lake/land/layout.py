@@ -11,6 +11,10 @@
     <lake>/<source>/dead_letters                records that could not be decoded
     <lake>/<source>/dead_letter_decisions       which of them were replayed or dropped
     <lake>/<source>/erasures                    which keys were erased, as hashes
+    <lake>/<source>/alerts                      what rules found and people decided, and how far each rule is
+    <lake>/<source>/alert_deliveries            which alerts went to which output
+    <lake>/<source>/alert_silences              which alerts are not to be sent
+    <lake>/<source>/rule_state/<rule>/…         what a rule still remembers; made anew from the log when it is gone
 
 Names come from outside (a broker, a source) and are hostile until encoded: every byte that is not an ASCII letter,
 digit, `-` or an inner `_` becomes `~XX`. Percent signs would be the usual choice, but delta-rs 1.6 decodes them
@@ -97,6 +101,26 @@ def decisions_path(root: str, source: str) -> str:
 def erasures_path(root: str, source: str) -> str:
     """What was erased from the tables of `source`."""
     return _join(root, source, "erasures")
+
+
+def alerts_path(root: str, source: str) -> str:
+    """What rules found in `source`, and what people decided about it."""
+    return _join(root, source, "alerts")
+
+
+def deliveries_path(root: str, source: str) -> str:
+    """Which alerts of `source` went to which output."""
+    return _join(root, source, "alert_deliveries")
+
+
+def silences_path(root: str, source: str) -> str:
+    """Which alerts of `source` are not to be sent."""
+    return _join(root, source, "alert_silences")
+
+
+def rule_state_path(root: str, source: str, rule: str) -> str:
+    """The folder of what a rule remembers."""
+    return _join(root, source, "rule_state", rule)
 
 
 def model_paths(root: str, source: str, table: TableId, options: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -107,6 +107,71 @@ ERASURES = pa.schema(
 # What a person decided about a dead letter: `replayed` or `dropped`. The latest row of an id counts.
 DECISIONS = pa.schema([("id", pa.string()), ("decision", pa.string()), ("decided_at", _INSTANT)])
 
+# One change of the source that stands behind an alert. `at` is its event time, `values` what the rule says to keep, as
+# JSON.
+EVIDENCE = pa.struct(
+    [
+        ("stream", pa.string()),
+        ("table", pa.string()),
+        ("op", pa.string()),
+        ("tx_id", pa.string()),
+        ("tx_order", pa.int64()),
+        ("lsn", pa.int64()),
+        ("key", pa.string()),
+        ("at", _INSTANT),
+        ("values", pa.string()),
+    ]
+)
+
+# What became of alerts: `change` is `opened`, `resolved` (by the rule, or by a person: `by`), `acknowledged`, or
+# `late`: an event that a rule could no longer count, which is no alert. `position` is the cut at which a rule found it.
+ALERTS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("change", pa.string()),
+        ("rule", pa.string()),
+        ("key", pa.string()),
+        ("severity", pa.string()),
+        ("title", pa.string()),
+        ("at", _INSTANT),
+        ("position", pa.int64()),
+        ("evidence", pa.list_(EVIDENCE)),
+        ("evidence_count", pa.int64()),
+        ("notify", pa.list_(pa.string())),
+        ("by", pa.string()),
+        ("note", pa.string()),
+        ("recorded_at", _INSTANT),
+    ]
+)
+
+# One row per attempt whose outcome is final, or failed: `outcome` is `sent`, `silenced`, `skipped` or `failed`.
+DELIVERIES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("change", pa.string()),
+        ("output", pa.string()),
+        ("outcome", pa.string()),
+        ("attempts", pa.int64()),
+        ("reason", pa.string()),
+        ("recorded_at", _INSTANT),
+    ]
+)
+
+# Alerts of `rule` (a glob) and `key` (null: all) that opened between two times are not sent. `until` of the latest row
+# of an id counts.
+SILENCES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("rule", pa.string()),
+        ("key", pa.string()),
+        ("since", _INSTANT),
+        ("until", _INSTANT),
+        ("by", pa.string()),
+        ("note", pa.string()),
+        ("recorded_at", _INSTANT),
+    ]
+)
+
 
 def repair_topic(source: str) -> str:
     """The topic that rows of repairs bear. Kafka's own names hold no colon."""

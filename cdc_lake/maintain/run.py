@@ -116,6 +116,9 @@ def _parts(job: Job, source: str) -> list[Part]:
             Part(source, "dead_letters", layout.dead_letters_path(root, source)),
             Part(source, "dead_letter_decisions", layout.decisions_path(root, source)),
             Part(source, "erasures", layout.erasures_path(root, source)),
+            Part(source, "alerts", layout.alerts_path(root, source)),
+            Part(source, "alert_deliveries", layout.deliveries_path(root, source)),
+            Part(source, "alert_silences", layout.silences_path(root, source)),
         ]
     return found
 

@@ -130,20 +130,26 @@ def _history(
 
 
 def _changes(source: SourceState, table: TableState) -> str:
-    """Every event that landed, with the source's columns from the image after it (before it, for a delete).
+    """Every event that landed; in a session of the past, every event until then."""
+    return changes_sql(table, scan(table.log.paths, LOG), f"NOT {START} AND {_until(source, table)}")
 
-    In a session of the past, every event until then.
+
+def changes_sql(table: TableState, log: str, where: str, *, taken: Sequence[str] = ()) -> str:
+    """The rows of `log` that meet `where` as events, with the source's columns from the image after each (before it,
+    for a delete).
+
+    A source column called like one of `taken` gets another name. Raises the table's error when it cannot be shown.
     """
     shapes = _sound(table)
     own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
-        FROM {scan(table.log.paths, LOG)} WHERE __op NOT IN ('x', 'e') AND NOT {START} AND {_until(source, table)})"""
+        FROM {log} WHERE __op NOT IN ('x', 'e') AND {where})"""
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
     decoded = shapes.decoded(rows, "img", "sid", carry, marks=True, unread=True)
     toastable = set(shapes.toastable)
     keys = {c.name for c in shapes.target.key_columns}
     columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)] + [f"CAST(unread AS JSON) AS {UNREAD}"]
-    names = distinct_names(shapes.names, [*EVENT_COLUMNS, UNREAD])
+    names = distinct_names(shapes.names, [*EVENT_COLUMNS, UNREAD, *taken])
     for i, (shown, name) in enumerate(zip(names, shapes.names, strict=True)):
         # An unchanged value is not in the event: null here, and in `current` the value it still has.
         value = f"CASE WHEN NOT (partial AND u{i}) THEN c{i} END" if i in toastable else f"c{i}"

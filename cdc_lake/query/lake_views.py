@@ -1,4 +1,4 @@
-"""The catalogue `lake`: tables, folds, the cut, transactions, schemas and dead letters, as the lake knows them."""
+"""The catalogue `lake`: tables, folds, the cut, transactions, schemas, dead letters, alerts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import dead_letters_path, parquet_files, schemas_path
+from cdc_lake.land.layout import alerts_path, dead_letters_path, parquet_files, schemas_path
 from cdc_lake.land.tables import DEAD_LETTERS, SCHEMAS, TRANSACTIONS
 from cdc_lake.maintain.shape import Asked, Shape, shapes_of
 from cdc_lake.project.files import scan
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.query.alert_views import alerts_sql, late_sql
 from cdc_lake.sqltext import literal
 
 _WAIT = pa.struct([("tx_id", pa.string()), ("table", pa.string()), ("missing", pa.int64()), ("expected", pa.int64())])
@@ -90,6 +91,8 @@ def create_lake_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: Seque
     _view(con, "schemas", {s.source: _files(lake, schemas_path(lake.root, s.source)) for s in sources}, SCHEMAS)
     letters = {s.source: _files(lake, dead_letters_path(lake.root, s.source)) for s in sources}
     _view(con, "dead_letters", letters, DEAD_LETTERS)
+    alerts = {s.source: _files(lake, alerts_path(lake.root, s.source)) for s in sources}
+    con.execute(f"CREATE VIEW lake.alerts AS {alerts_sql(alerts)}; CREATE VIEW lake.late_events AS {late_sql(alerts)}")
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:

@@ -117,7 +117,7 @@ def _table_names(session: Session) -> list[str]:
             names.append(table.name)
         names.append(str(table))
         names += [f"{catalogue}.{table}" for catalogue in ("current", "changes", "history")]
-    lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters")
+    lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters", "alerts", "late_events")
     return names + [f"lake.{name}" for name in lake]
 
 

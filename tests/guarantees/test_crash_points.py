@@ -28,6 +28,8 @@ from tests.projects import Project, make_project
 from tests.unit.test_erase import POINTS as ERASE
 from tests.unit.test_retention import POINTS as RETENTION
 from tests.unit.test_retention_letters import POINTS as LETTERS
+from tests.unit.test_rules_delivery import POINTS as DELIVERY
+from tests.unit.test_rules_run import POINTS as RULES
 
 SINK = (
     "land:before-dead-letters",
@@ -218,7 +220,8 @@ def _committed(folder: Path) -> set[str]:
 
 
 def test_every_point_of_the_code_is_killed_at() -> None:
-    # Those of retention are killed at without a stack: tests/unit/test_retention.py and test_retention_letters.py.
+    # Those of retention and of rules are killed at without a stack, in tests/unit.
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
-    assert points == {re.sub(r":\d+$", "", p) for p in (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *LETTERS, *ERASE)}
+    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *LETTERS, *ERASE, *RULES, *DELIVERY)
+    assert points == {re.sub(r":\d+$", "", p) for p in killed}

@@ -26,7 +26,7 @@ from cdc_lake.local.retail.rows import Size
 from cdc_lake.query.session import open_session
 from cdc_lake.sqltext import ident
 from tests.integration.conftest import RunningStack, wait_for
-from tests.unit.test_docs import COMMAND_LINES, ROOT, Block, of_kind
+from tests.unit.test_docs import COMMAND_LINES, ROOT, RULES, Block, of_kind, write_rule
 
 pytestmark = pytest.mark.stack
 
@@ -113,6 +113,8 @@ def write(project: Project, stack: RunningStack) -> None:
         "connect": {"url": stack.connect_url},
     }
     (project.folder / "cdc-lake.yaml").write_text(json.dumps(settings))
+    for block in RULES:
+        write_rule(block, project.folder)
 
 
 def output_of(line: str) -> list[str]:

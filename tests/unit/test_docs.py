@@ -19,6 +19,8 @@ import yaml
 from typer.exceptions import TyperException
 
 from cdc_lake.config import load_config
+from cdc_lake.react.expressions import check_expressions
+from cdc_lake.react.rulefile import load_rules
 from tests.unit.test_cli_help import COMMANDS, parse
 
 ROOT = Path(__file__).parents[2]
@@ -163,7 +165,25 @@ def check_compose(arguments: list[str]) -> list[str]:
     return ["compose"]
 
 
-@pytest.mark.parametrize("block", of_kind("yaml"), ids=str)
+RULES = [b for b in of_kind("yaml") if b.text.startswith("# rules/")]
+
+
+@pytest.mark.parametrize("block", RULES, ids=str)
+def test_every_rule_in_the_documents_is_one(block: Block, tmp_path: Path) -> None:
+    write_rule(block, tmp_path)
+    (rule,) = load_rules(tmp_path / "rules")
+    with duckdb.connect() as con:
+        check_expressions(con, rule)
+
+
+def write_rule(block: Block, folder: Path) -> None:
+    """The file that a block shows, in a project's folder."""
+    file = folder / block.text.splitlines()[0].removeprefix("# ")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(block.text)
+
+
+@pytest.mark.parametrize("block", [b for b in of_kind("yaml") if b not in RULES], ids=str)
 def test_every_yaml_block_is_a_valid_configuration(block: Block, tmp_path: Path) -> None:
     (tmp_path / "cdc-lake.yaml").write_text(block.text)
     load_config(tmp_path / "cdc-lake.yaml", environ={"POS_DSN": "host=x"})

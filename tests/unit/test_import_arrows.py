@@ -25,7 +25,7 @@ PARTS: dict[str, set[str]] = {
     "land": set(),
     "project": {"land"},
     "query": {"land", "maintain", "project"},
-    "react": {"query"},
+    "react": {"land", "query"},
     "serve": {"query"},
     "local": set(),
     "pipeline": {"capture", "consume", "decode", "land", "project"},

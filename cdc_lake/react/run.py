@@ -1,0 +1,197 @@
+"""The loop of rules: look for what has landed, evaluate it up to the cut, commit alerts with positions, go on."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from cdc_lake.config import Config
+from cdc_lake.crashpoints import reach
+from cdc_lake.errors import CdcLakeError
+from cdc_lake.query.placed import Log, open_logs
+from cdc_lake.react.engine import Finding, Memory
+from cdc_lake.react.ledger import Ledger, Place
+from cdc_lake.react.memories import Memories
+from cdc_lake.react.records import row_of
+from cdc_lake.react.rulefile import Rule
+from cdc_lake.react.watch import CHUNK, Reader, Target, check
+
+# Positions of rules that found nothing are committed so often: what is between is done again after a kill.
+QUIET_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Watched:
+    """A rule that is evaluated: where it is, what is committed, and the error that stopped it."""
+
+    target: Target
+    memory: Memory
+    committed: Place | None
+    since: int
+    found: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    error: CdcLakeError | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the rule is."""
+        return Place(self.memory.position, self.since)
+
+
+@dataclass(slots=True)
+class Watch:
+    """Rules over a lake, evaluated by this process alone.
+
+    Delivery: each finding is committed once, together with its rule's position and memory; killed anywhere, the next
+    run finds the rest. Order: findings of a rule are those of the order of changes, whatever was evaluated at once.
+    """
+
+    config: Config
+    rules: Sequence[Rule]
+    chunk: int = CHUNK
+    watched: dict[str, Watched] = field(default_factory=dict)
+    _readers: dict[str, Reader] = field(default_factory=dict)
+    _quiet_since: float = 0.0
+
+    def round(self, *, final: bool = False) -> int:
+        """Evaluate all that is at the cut now; how many findings were committed.
+
+        `final` commits positions also where nothing was found. Raises RuleError for a rule that cannot be evaluated at
+        all, LakeError when another process evaluates one of them.
+        """
+        con = open_connection()
+        try:
+            logs = open_logs(con, self.config)
+            for rule in self.rules:
+                if rule.name not in self.watched:
+                    self.watched[rule.name] = self._begin(con, rule, logs)
+            return sum(self._follow(log, final=final) for log in logs)
+        finally:
+            con.close()
+
+    @property
+    def failed(self) -> list[Watched]:
+        """Rules that stand still, each with its error."""
+        return [w for w in self.watched.values() if w.error is not None]
+
+    def _begin(self, con: duckdb.DuckDBPyConnection, rule: Rule, logs: Sequence[Log]) -> Watched:
+        target = check(con, rule, logs, self.config)
+        log = next(g for g in logs if g.source == target.source)
+        known = self._ledger(log).place(rule.name)
+        if known is None:
+            start = start_of(log, rule)
+            return Watched(target, Memory(start, log.clock(start)), None, start)
+        memory = self._memories(log).load(rule, known.position)
+        memory = memory or remember(log, target, known, chunk=self.chunk)
+        return Watched(target, memory, known, known.since)
+
+    def _follow(self, log: Log, *, final: bool) -> int:
+        """Advance all rules of a source to the cut, those that stand furthest back first."""
+        committed = 0
+        reader = self._readers.setdefault(log.source, Reader())
+        while True:
+            mine = [w for w in self.watched.values() if w.target.source == log.source and w.error is None]
+            after = min((w.memory.position for w in mine), default=log.cut)
+            if after >= log.cut:
+                break
+            committed += self._step(log, reader, [w for w in mine if w.memory.position == after])
+        quiet = time.monotonic() - self._quiet_since > QUIET_SECONDS
+        moved = [w for w in mine if w.place != w.committed]
+        if moved and (final or quiet or any(w.committed is None for w in moved)):
+            self._commit(log, moved, [])
+        return committed
+
+    def _step(self, log: Log, reader: Reader, group: list[Watched]) -> int:
+        rows: list[dict[str, object]] = []
+        now = datetime.now(UTC)
+        behind = {w.target.rule.name: w for w in group}
+        for target, found, memory, error in reader.step(
+            log, [(w.target, w.memory) for w in group], self._upto(log, group), chunk=self.chunk
+        ):
+            one = behind[target.rule.name]
+            one.memory, one.error = memory, error
+            rows += [row_of(target.rule, f, memory.position, now) for f in found]
+            for f in found:
+                one.found[f.change] += 1
+        if rows:
+            self._commit(log, [w for w in group if w.error is None], rows)
+        return len(rows)
+
+    def _upto(self, log: Log, group: Sequence[Watched]) -> int | None:
+        """Where the next rule stands: from there on, all are evaluated together."""
+        after = group[0].memory.position
+        ahead = [w.memory.position for w in self.watched.values() if w.target.source == log.source]
+        return min((p for p in ahead if after < p <= log.cut), default=None)
+
+    def _commit(self, log: Log, moved: Sequence[Watched], rows: Sequence[dict[str, object]]) -> None:
+        """Write where the rules are now.
+
+        1. Write their memories. 2. Commit findings and positions. 3. Forget older memories.
+        """
+        memories = self._memories(log)
+        for one in moved:
+            memories.save(one.target.rule, one.memory)
+        reach("rules:after-memory")
+        places = {w.target.rule.name: (w.committed, w.place) for w in moved}
+        self._ledger(log).commit(rows, places)
+        for one in moved:
+            one.committed = one.place
+            memories.forget(one.target.rule, but=one.memory.position)
+        reach("rules:after-forget")
+        self._quiet_since = time.monotonic()
+
+    def _ledger(self, log: Log) -> Ledger:
+        return Ledger(self.config.lake_uri, log.source, self.config.lake.options or None)
+
+    def _memories(self, log: Log) -> Memories:
+        return Memories(self.config.lake_uri, log.source, self.config.lake.options or None)
+
+
+def open_connection() -> duckdb.DuckDBPyConnection:
+    """A DuckDB that spills into the system's folder for temporary files."""
+    return duckdb.connect(config={"temp_directory": str(Path(tempfile.gettempdir()) / f"cdc-lake-{os.getpid()}")})
+
+
+def start_of(log: Log, rule: Rule) -> int:
+    """The position at which a new rule begins. Raises MomentError for a `start` that is none."""
+    _ = log.transactions  # a source without an order has no positions
+    if rule.start == "now":
+        return log.cut
+    return 0 if rule.start == "beginning" else log.position(rule.start)
+
+
+def remember(log: Log, target: Target, place: Place, *, chunk: int = CHUNK) -> Memory:
+    """The memory of a rule at a position, made anew from the log: it was lost, or the rule is another one now.
+
+    What it finds on the way was found before, or would have been by the rule as it is now; it is not found again.
+    """
+    memory, reader = Memory(place.since, log.clock(place.since)), Reader()
+    while memory.position < place.position:
+        before = memory
+        ((_, _, memory, error),) = reader.step(log, [(target, before)], place.position, chunk=chunk)
+        if error is not None:
+            raise error
+        if memory.position == before.position:
+            return Memory(place.position, memory.clock, memory.rows)
+    return memory
+
+
+def tried(log: Log, target: Target, after: int, upto: int, *, chunk: int = CHUNK) -> list[tuple[int, Finding]]:
+    """What a rule finds between two positions, each with the position at which it was evaluated. Writes nothing."""
+    memory, reader, found = Memory(after, log.clock(after)), Reader(), list[tuple[int, Finding]]()
+    while memory.position < upto:
+        before = memory
+        ((_, some, memory, error),) = reader.step(log, [(target, before)], upto, chunk=chunk)
+        if error is not None:
+            raise error
+        found += [(memory.position, f) for f in some]
+        if memory.position == before.position:
+            break
+    return found
