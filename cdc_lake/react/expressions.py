@@ -30,14 +30,14 @@ class Expression:
     text: str
     aggregates: bool = False
 
-    def refused(self, what: str, why: str, *, code: str = "rule_not_incremental") -> RuleError:
-        """An error about this expression."""
+    def refused(self, what: str, why: str, *, wrong: bool = False) -> RuleError:
+        """An error about this expression: it is `wrong`, or cannot be evaluated incrementally."""
         name = ".".join(str(p) for p in self.path)
         return RuleError(
             f"{place_in(self.rule.file, self.path)}: `{name}`: {what}",
             why=why,
             next=f"edit {self.rule.file}, then: cdc-lake rules check",
-            code=code,
+            code="rule" if wrong else "rule_not_incremental",
         )
 
 
@@ -70,9 +70,9 @@ def _check(con: duckdb.DuckDBPyConnection, one: Expression) -> None:
     tree = json.loads(text)
     if tree["error"]:
         what = str(tree["error_message"]).partition("\n")[0]
-        raise one.refused("it is no SQL expression.", _pointed(one.text, what, tree.get("position")), code="rule")
+        raise one.refused("it is no SQL expression.", _pointed(one.text, what, tree.get("position")), wrong=True)
     if not _is_one(tree):
-        raise one.refused("it is no single SQL expression.", "It reads as more than one, or has a FROM.", code="rule")
+        raise one.refused("it is no single SQL expression.", "It reads as more than one, or has a FROM.", wrong=True)
     aggregates, _ = _functions()
     for node in _nodes(tree["statements"][0]["node"]["select_list"][0]):
         kind, name = node.get("class"), str(node.get("function_name") or "").lower()
@@ -133,10 +133,9 @@ def bind(con: duckdb.DuckDBPyConnection, one: Expression, relation: str, columns
         missing = _NO_COLUMN.search(first)
         if missing is not None:
             why = suggest(missing[1], columns) or f"There are: {', '.join(c for c in columns if c[:2] != '__')}"
-            raise one.refused(f"there is no column {missing[1]}.", why, code="rule") from None
-        raise one.refused(
-            "it does not fit the table's columns.", first.partition(": ")[2] or first, code="rule"
-        ) from None
+            raise one.refused(f"there is no column {missing[1]}.", why, wrong=True) from None
+        why = first.partition(": ")[2] or first
+        raise one.refused("it does not fit the table's columns.", why, wrong=True) from None
 
 
 def _pointed(text: str, what: str, position: Any) -> str:

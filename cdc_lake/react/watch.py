@@ -83,9 +83,9 @@ def _bind(con: duckdb.DuckDBPyConnection, compiled: Compiled, log: Log, tables: 
         for one, role in stream.expressions():
             kind = bind(con, one, relation, columns)
             if role in ("where", "when") and kind != "BOOLEAN":
-                raise one.refused("it is no condition.", f"It is of the type {kind}.", code="rule")
+                raise one.refused("it is no condition.", f"It is of the type {kind}.", wrong=True)
             if role == "time" and not kind.startswith(("TIMESTAMP", "DATE")):
-                raise one.refused("it is no time.", f"It is of the type {kind}.", code="rule")
+                raise one.refused("it is no time.", f"It is of the type {kind}.", wrong=True)
             if role == "value":
                 kinds[str(one.path[-1])] = kind
     count = compiled.rule.count
@@ -94,7 +94,7 @@ def _bind(con: duckdb.DuckDBPyConnection, compiled: Compiled, log: Log, tables: 
         one = Expression(compiled.rule, ("count", "having"), count.having, aggregates=True)
         kind = bind(con, one, f"(SELECT {empty})", list(kinds))
         if kind != "BOOLEAN":
-            raise one.refused("it is no condition.", f"It is of the type {kind}.", code="rule")
+            raise one.refused("it is no condition.", f"It is of the type {kind}.", wrong=True)
 
 
 @dataclass(slots=True)
