@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from cdc_lake.config_rules import RulesSection
-from cdc_lake.config_rules import Section as _Section
+from cdc_lake.config_retention import Retention, RetentionClass, misfit
+from cdc_lake.config_rules import RulesSection, Section
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ STATE_FOLDER = ".cdc-lake"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
-class Source(_Section):
+class Source(Section):
     """A database that is captured. Without `dsn` it is the embedded PostgreSQL."""
 
     name: str = Field(
@@ -44,7 +44,7 @@ class Source(_Section):
     )
 
 
-class Kafka(_Section):
+class Kafka(Section):
     """The broker and the client that reads it."""
 
     bootstrap: str = Field(description="host:port, several separated by commas")
@@ -54,13 +54,13 @@ class Kafka(_Section):
     options: dict[str, Any] = Field(default_factory=dict, description="any option of the chosen client", repr=False)
 
 
-class Connect(_Section):
+class Connect(Section):
     """Kafka Connect's REST interface."""
 
     url: str = Field(description="such as `http://localhost:8083`")
 
 
-class Lake(_Section):
+class Lake(Section):
     """Where the Delta tables are: a folder or any URI that delta-rs takes."""
 
     uri: str = Field(
@@ -73,7 +73,7 @@ class Lake(_Section):
     )
 
 
-class Sink(_Section):
+class Sink(Section):
     """When the sink commits and how much memory it may hold."""
 
     flush_seconds: float = Field(default=5, gt=0, description="a change is in the log at the latest after this")
@@ -85,7 +85,7 @@ class Sink(_Section):
 _LATER = "checked and kept, without effect in this version"
 
 
-class Table(_Section):
+class Table(Section):
     """What is special about a table, or about all tables that a glob names."""
 
     exclude: bool = Field(default=False, description="land nothing of these tables")
@@ -108,31 +108,7 @@ class Table(_Section):
     mask: list[str] = Field(default_factory=list, description=f"the columns to land unreadable; {_LATER}")
 
 
-_DURATION = r"^(forever|[1-9][0-9]*[smhdwy])$"
-
-
-class RetentionClass(_Section):
-    """How long the log, the history and the dead letters of a class are kept (`400d`, `12h`, `forever`)."""
-
-    log: str = Field(default="forever", pattern=_DURATION, description="of the changes")
-    history: str | None = Field(
-        default=None, pattern=_DURATION, description="of the row versions, which the log is read for; as `log` without"
-    )
-    dlq: str | None = Field(
-        default=None, pattern=_DURATION, description="of dead letters that were replayed or dropped; as `log` without"
-    )
-
-
-class Retention(_Section):
-    """Retention by business value: classes, and the one of tables that name none."""
-
-    classes: dict[str, RetentionClass] = Field(
-        default_factory=lambda: {"standard": RetentionClass()}, description="by name: how long what is kept"
-    )
-    default: str = Field(default="standard", description="the class of tables that name none")
-
-
-class Config(_Section):
+class Config(Section):
     """The whole configuration, checked. Build it with `load_config`."""
 
     source: Source | None = None
@@ -166,6 +142,28 @@ class Config(_Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _tiers_fit(self) -> Config:
+        for name, kept in self.retention.classes.items():
+            why = "" if kept.tier is None else misfit(kept.tier, [kept.log, kept.history], self.lake_uri, self._place)
+            if why:
+                raise ConfigError(
+                    f"`retention.classes.{name}.tier` is not valid.",
+                    why=why,
+                    next="correct it in cdc-lake.yaml",
+                    code="bad_tier",
+                )
+        return self
+
+    def tiers(self) -> dict[str, tuple[str, dict[str, str]]]:
+        """The tiers of all classes, by what the configuration calls them: place and storage options."""
+        named = [c.tier for c in self.retention.classes.values() if c.tier is not None]
+        return {t.uri: (self._place(t.uri), t.options or self._lake_options(t.uri)) for t in named}
+
+    def _lake_options(self, uri: str) -> dict[str, str]:
+        scheme, remote, _ = uri.partition("://")
+        return self.lake.options if remote and self.lake.uri.startswith(f"{scheme}://") else {}
+
     @property
     def all_sources(self) -> list[Source]:
         """The captured databases, at least one."""
@@ -184,7 +182,9 @@ class Config(_Section):
     @property
     def lake_uri(self) -> str:
         """The lake as an absolute path (local) or the URI as given."""
-        uri = self.lake.uri
+        return self._place(self.lake.uri)
+
+    def _place(self, uri: str) -> str:
         return uri if "://" in uri else str((self.root / Path(uri).expanduser()).absolute())
 
     @property

@@ -14,14 +14,13 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.erase.rows import ALL, Part
 from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.land.erasures import EMPTIED, ERASED, MARK
-from cdc_lake.land.layout import local_path, log_path
-from cdc_lake.land.swap import live_files, rows_in, swap_files
+from cdc_lake.land.layout import log_path
+from cdc_lake.land.swap import live_files, swap_files
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.lake import Lake
-from cdc_lake.retain.files import LogWriter
+from cdc_lake.retain.rewriting import Rewriting
 from cdc_lake.sqltext import literal
 
-_TARGET_BYTES = 128 << 20
 _BATCH_ROWS = 1 << 15
 
 
@@ -35,22 +34,28 @@ def mark(part: Part, told: int) -> None:
 
 
 def empty_rows(con: duckdb.DuckDBPyConnection, part: Part, told: int) -> None:
-    """Write the touched files anew and commit them in place of the old ones. Needs `lock.sole_rewriter`.
+    """Write the touched files anew, in the log and in its tier, and commit them in place of the old ones. Needs
+    `lock.sole_rewriter`.
 
     Each row stays, with its coordinates, its transaction and its order: so the cut finds a transaction as complete as
     it was. Killed before the commit, nothing has changed but for files that belong to nobody. Raises LakeError.
     """
-    path = log_path(part.state.lake.root, part.state.source, part.table.table)
-    writer = LogWriter(path, part.state.lake.options, _TARGET_BYTES)
+    work = Rewriting(part.state.lake, part.state.source, part.table.table, part.table.log)
     try:
-        added = [action for file in part.touched for action in writer.write(_rows(con, part, file.path))]
-        if rows_in(added) != sum(t.rows for t in part.touched):
-            raise _overtaken(path)
+        for file in part.touched:
+            work.drop(file.path, file.bytes)
+            work.write(_rows(con, part, file.path), cold=work.in_tier(file.path))
+        if work.rows != sum(t.rows for t in part.touched):
+            raise _overtaken(work.path)
         reach("erase:before-log-commit")
-        gone = {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in part.touched}
-        commit(part.state.lake, path, added, gone, told)
+        names = {a.path for a in work.hot.added}
+        work.commit(
+            [Transaction(MARK, told)],
+            landed=lambda log: bool(names) and names <= live_files(log).keys(),
+            overtaken=_overtaken(work.path),
+        )
     except (DeltaError, OSError, pa.ArrowException, duckdb.Error) as error:
-        raise explained(path, error) from error
+        raise explained(work.path, error) from error
     reach("erase:after-log-commit")
 
 

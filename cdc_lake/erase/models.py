@@ -17,11 +17,12 @@ from cdc_lake.erase.log import explained
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
 from cdc_lake.land.erasures import Entry, Erasures
-from cdc_lake.land.layout import log_path, model_paths, parquet_files
+from cdc_lake.land.layout import model_paths, parquet_files
 from cdc_lake.project.base import OVER
-from cdc_lake.project.files import scan
+from cdc_lake.project.files import LogFiles, scan
 from cdc_lake.project.fold import Folded
 from cdc_lake.project.lake import Lake
+from cdc_lake.project.tiered import read_log
 from cdc_lake.sqltext import ident, literal
 
 # Columns of ours that hold a key's text; a source's column of the same name makes ours longer.
@@ -39,7 +40,7 @@ def clean_models(
     Raises LakeError.
     """
     salt, entries = found.salt, found.of(table)
-    hashes = _absent(con, lake.open(log_path(lake.root, source, table)), salt, entries)
+    hashes = _absent(con, read_log(lake, source, table), salt, entries)
     there = dict(_models(lake, source, table))
     # Of a key that other rows had too, single versions went: only the log tells which.
     shared = bool(there) and not all(e.gone for e in entries)
@@ -65,10 +66,10 @@ def _models(lake: Lake, source: str, table: TableId) -> Iterator[tuple[str, Delt
             yield kind, model
 
 
-def _absent(con: duckdb.DuckDBPyConnection, log: DeltaTable | None, salt: str, entries: Collection[Entry]) -> list[str]:
+def _absent(con: duckdb.DuckDBPyConnection, log: LogFiles | None, salt: str, entries: Collection[Entry]) -> list[str]:
     """The hashes of keys that the log has no row of: a row that was born since is another one, and stays."""
     wanted = sorted({e.key_hash for e in entries})
-    files = parquet_files(log) if log is not None else []
+    files = log.paths if log is not None else []
     if not files or not wanted:
         return wanted
     rows = con.execute(

@@ -9,8 +9,6 @@ import duckdb
 
 from cdc_lake.erase.lines import Key, Lines, find_lines
 from cdc_lake.land.erasures import ERASED, Entry, hashed
-from cdc_lake.land.layout import local_path, log_path
-from cdc_lake.land.swap import live_files
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.life import Life
 from cdc_lake.project.printing import printed
@@ -151,14 +149,8 @@ class TableLog:
         return self._numbers(f"SELECT count(*) FROM ({keyed_sql(view)}) WHERE k IN ({listed or 'NULL'})")[0]
 
     def _touched(self, name: str) -> tuple[Touched, ...]:
-        path = log_path(self.state.lake.root, self.state.source, self.table.table)
-        log = self.state.lake.open(path)
         files = {f for (f,) in self.con.execute(f"SELECT DISTINCT file FROM {name}").fetchall()}
-        if log is None or not files:
-            return ()
-        sizes = {f"{local_path(path)}/{name}": size for name, size in live_files(log).items()}
-        rows = {f.path: f.rows for f in self.table.log.files}
-        return tuple(Touched(f, rows[f], sizes.get(f, 0)) for f in sorted(files))
+        return tuple(Touched(f.path, f.rows, f.bytes) for f in self.table.log.files if f.path in files)
 
     def _numbers(self, query: str) -> tuple[int, ...]:
         return tuple(int(n or 0) for n in self.con.execute(query).fetchone() or ())

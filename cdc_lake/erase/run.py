@@ -34,10 +34,12 @@ from cdc_lake.land.dead_letters import Letter
 from cdc_lake.land.erasures import Erasures, add_entries, hashed, read_erasures
 from cdc_lake.land.layout import dead_letters_path, log_path, model_paths
 from cdc_lake.land.store import DeltaStore
+from cdc_lake.land.tier_writing import settle
 from cdc_lake.project.base import WHOLE_NUMBERS
 from cdc_lake.project.fold import fold_connection, rebuild_table
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.snapshot import SourceState, TableState, read_source
+from cdc_lake.project.tiered import read_log, tier_table
 from cdc_lake.query.keys import find_keys, find_table, read_key
 from cdc_lake.query.session import Session
 from cdc_lake.sqltext import ident, literal
@@ -207,7 +209,12 @@ class _Work:
         if clean_models(self.con, lake, source, table, found, rebuild=rebuild):
             self.tell(f"{table}: its read models were made anew")
         paths = model_paths(lake.root, source, table, lake.options)
-        return self._clear([log_path(lake.root, source, table), *paths.values()])
+        log = read_log(lake, source, table)
+        tier = tier_table(source, table, log) if log is not None else None
+        if tier is not None:
+            settle(lake.open(log_path(lake.root, source, table)), tier)
+        tiers = [tier.path] if tier is not None else []
+        return self._clear([log_path(lake.root, source, table), *tiers, *paths.values()])
 
     def _clear(self, paths: list[str]) -> int:
         files = 0
@@ -285,7 +292,7 @@ class _Work:
             for part in (p for p in parts if p.table.table == table):
                 rows = self.con.execute(f"SELECT DISTINCT sent FROM {part.relation} WHERE sent IS NOT NULL").fetchall()
                 keys |= {k for (k,) in rows}
-            topics = {t for t, _ in log.positions} | {f.topic for f in log.files if f.topic}
+            topics = {t for t, _ in log.positions} | {f.topic for f in log.own if f.topic}
             asked = _values(self.table, self.job.key) if table == own else None
             found.append(Sought(frozenset(topics), frozenset(keys), asked, tuple(one.columns)))
         return found

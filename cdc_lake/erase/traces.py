@@ -40,7 +40,7 @@ def clear_bounds(lake: Lake, path: str) -> None:
     table = lake.open(path)
     if table is None:
         return
-    store = open_store(path, lake.options)
+    store = open_store(path, lake.options_at(path))
     try:
         # A checkpoint of today's files alone, so that the one that readers begin with is never written over.
         table.create_checkpoint()
@@ -123,7 +123,7 @@ def delete_replaced(lake: Lake, path: str, *, dry_run: bool) -> int:
     table = lake.open(path)
     if table is None:
         return 0
-    store = open_store(path, lake.options)
+    store = open_store(path, lake.options_at(path))
     try:
         gone = set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
         found = {i.path: i for i in store.get_file_info(pafs.FileSelector("")) if i.type == pafs.FileType.File}

@@ -24,6 +24,7 @@ once more than they were encoded and then looks into another folder.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import string
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import pyarrow.fs as pafs
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Transaction
 from deltalake.exceptions import TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 
@@ -39,6 +40,11 @@ from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.store_errors import is_named, store_error
 
+# The form of what is written. A lake that has anything of a later form is refused: what an older version does not know
+# of, it would leave out of its answers, or remove. TIERED: a log may have a part of itself in a tier.
+_FORM, TIERED = "cdc_lake:form", 2
+
+_UNKNOWN_FEATURE = re.compile(r"(?i)unsupported (reader|writer|table) feature|reader version|reader features")
 _PLAIN = set(string.ascii_letters + string.digits + "-_")
 
 
@@ -152,10 +158,12 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
     what other writers did. Raises LakeError when the table is there and cannot be read.
     """
     try:
-        return DeltaTable(path, storage_options=dict(options) if options else None)
+        found = DeltaTable(path, storage_options=dict(options) if options else None)
     except TableNotFoundError:
         return None
     except Exception as error:
+        if _UNKNOWN_FEATURE.search(str(error)):
+            raise _newer(path, first_line(error)) from error
         if is_named(path, error):
             raise store_error(path, error) from error
         raise LakeError(
@@ -164,6 +172,24 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
             next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error
+    form = found.transaction_version(_FORM) or 1
+    if form > TIERED:
+        raise _newer(path, f"It is of the form {form}, and this version of cdc-lake knows forms up to {TIERED}.")
+    return found
+
+
+def written_by(form: int) -> Transaction:
+    """The app transaction of a commit that only versions which know `form` may read."""
+    return Transaction(_FORM, form)
+
+
+def _newer(path: str, why: str) -> LakeError:
+    return LakeError(
+        f"{path} was written by a newer version.",
+        why=why,
+        next="install the version of cdc-lake that writes this lake, or a later one; nothing was changed",
+        code="lake_newer",
+    )
 
 
 def open_store(path: str, options: Mapping[str, str] | None) -> pafs.FileSystem:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,9 +32,15 @@ _NEVER_CHANGED = datetime(2000, 1, 1, tzinfo=UTC)
 
 def register(con: duckdb.DuckDBPyConnection, root: str, options: Mapping[str, str] | None) -> None:
     """Let `con` and its cursors read the files below `root`, a URI; nothing else on that store. Idempotent."""
-    scheme = root.partition("://")[0]
-    if scheme not in con.list_filesystems():
-        con.register_filesystem(RemoteFiles(root, options))
+    register_all(con, [(root, options)])
+
+
+def register_all(con: duckdb.DuckDBPyConnection, places: Sequence[tuple[str, Mapping[str, str] | None]]) -> None:
+    """The same for several roots, each with its options: DuckDB has one file system for each scheme."""
+    for scheme in dict.fromkeys(root.partition("://")[0] for root, _ in places):
+        if scheme not in con.list_filesystems():
+            (first, *others) = [RemoteFiles(r, o) for r, o in places if r.startswith(f"{scheme}://")]
+            con.register_filesystem(RemotePlaces([first, *others]) if others else first)
 
 
 class RemoteFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec carries no types
@@ -94,10 +100,52 @@ class RemoteFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec carries n
         """The name of a file among those of every lake."""
         return self._prefix + name
 
+    def has(self, path: str) -> bool:
+        """Whether `path` is below the root."""
+        return path.startswith(self._prefix)
+
     def _below(self, path: str) -> str:
         if not path.startswith(self._prefix) or ".." in path.split("/"):
             raise PermissionError(f"{path} is not below {self._prefix}")
         return path.removeprefix(self._prefix)
+
+
+class RemotePlaces(AbstractFileSystem):  # type: ignore[misc]  # fsspec carries no types
+    """The files below several roots of one scheme: a lake and its tiers."""
+
+    cachable = False
+
+    def __init__(self, places: Sequence[RemoteFiles]) -> None:
+        super().__init__()
+        self.protocol = places[0].protocol
+        self._places = places
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> RemoteFile:
+        """The file at `path`, for reading."""
+        return self._of(path).open(path, mode)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """What DuckDB asks for before it opens a file."""
+        return self._of(path).info(path)
+
+    def size(self, path: str) -> int:
+        """Bytes of the file."""
+        return self._of(path).size(path)
+
+    def modified(self, path: str) -> datetime:
+        """One moment for all files: they never change."""
+        return self._of(path).modified(path)
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether the store has the file."""
+        return self._of(path).exists(path)
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """The path itself."""
+        return [path]
+
+    def _of(self, path: str) -> RemoteFiles:
+        return next((p for p in self._places if p.has(path)), self._places[0])
 
 
 class RemoteFile(io.RawIOBase):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -25,6 +27,26 @@ def live_files(table: DeltaTable) -> dict[str, int]:
     return dict(zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True))
 
 
+def live_actions(table: DeltaTable) -> dict[str, AddAction]:
+    """The names of a snapshot's data files, each with the action that adds it as it is, its statistics included."""
+    actions = pa.table(table.get_add_actions(flatten=False)).to_pylist()
+    now = int(time.time() * 1000)
+    return {a["path"]: AddAction(a["path"], a["size_bytes"], {}, now, True, _statistics(a)) for a in actions}
+
+
+def _statistics(action: Mapping[str, Any]) -> str:
+    bounds = {
+        name: {c: plain(v) for c, v in (action.get(kind) or {}).items() if v is not None}
+        for name, kind in (("minValues", "min"), ("maxValues", "max"), ("nullCount", "null_count"))
+    }
+    return json.dumps({"numRecords": action["num_records"], **bounds})
+
+
+def plain(value: Any) -> Any:
+    """A bound as Delta writes it."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
+
+
 def rows_in(added: Sequence[AddAction]) -> int:
     """The rows of written files."""
     return sum(int(json.loads(a.stats)["numRecords"]) for a in added)
@@ -39,13 +61,15 @@ def swap_files(
     landed: Callable[[DeltaTable], bool],
     overtaken: LakeError,
     fits: Callable[[DeltaTable], bool] = lambda _: True,
+    told: Mapping[str, str] | None = None,
 ) -> None:
     """Commit `added` and `transactions`, and remove `gone` (name to bytes); what was appended meanwhile stays.
 
-    `opened` gives a fresh handle. Raises `overtaken` when one of `gone` is gone already or the table no longer `fits`;
-    CommitFailedError when no attempt won. `landed` tells whether one that was reported as failed is there all the same.
+    `opened` gives a fresh handle; `told` is what the commit says of itself beside that. Raises `overtaken` when one of
+    `gone` is gone already or the table no longer `fits`; CommitFailedError when no attempt won. `landed` tells whether
+    one that was reported as failed is there all the same.
     """
-    held = CommitProperties(app_transactions=list(transactions))
+    held = CommitProperties(app_transactions=list(transactions), custom_metadata=dict(told or {}))
     now = int(time.time() * 1000)
     removed = [RemoveAction(name, True, now, size, {}) for name, size in gone.items()]
     for attempt in range(1, _ATTEMPTS + 1):

@@ -15,6 +15,7 @@ from cdc_lake.errors import LakeError, first_line
 from cdc_lake.land.layout import open_delta, open_store
 from cdc_lake.land.store import REMEMBERED
 from cdc_lake.land.swap import READABLE
+from cdc_lake.land.tiers import read_pin
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
@@ -31,7 +32,7 @@ class Look:
     `sizes` are the bytes of its live data files, `commits` those since the last checkpoint, `old_commits` those that no
     reader needs any more, `expired` the files (name to bytes) that were replaced longer ago than readers may hold them.
     `remembers` says that removed files stay written down for long enough to be found. `oldest` is the first version
-    that can still be opened and read whole.
+    that can still be opened and read whole. `tier_files` and `tier_bytes` are what a log has in its tier.
     """
 
     version: int
@@ -42,6 +43,8 @@ class Look:
     expired: Mapping[str, int]
     remembers: bool
     oldest: int = 0
+    tier_files: int = 0
+    tier_bytes: int = 0
 
     @property
     def bytes(self) -> int:
@@ -59,6 +62,7 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
         store = open_store(path, options)
         listed = Listed.of(store)
         commits, old = listed.due(table.version())
+        pin = read_pin(table, ())
         return Look(
             version=table.version(),
             sizes=tuple(actions["size_bytes"].to_pylist()),
@@ -68,6 +72,8 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
             expired=_expired(store, table, keep),
             remembers=all(table.metadata().configuration.get(k) == v for k, v in REMEMBERED.items()),
             oldest=max(listed.oldest(table.version()), table.transaction_version(READABLE) or 0),
+            tier_files=pin.files if pin is not None else 0,
+            tier_bytes=pin.bytes if pin is not None else 0,
         )
     except (OSError, pa.ArrowException) as error:
         raise LakeError(f"{path} cannot be looked through.", why=first_line(error), next=f"check {path}") from error

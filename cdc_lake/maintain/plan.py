@@ -13,6 +13,8 @@ FOLD, COMPACT, CHECKPOINT, CLEANUP, VACUUM, REMEMBER = "fold", "compact", "check
 
 # The read models: folds merge their small files.
 CURRENT, PATCH, HISTORY = "current", "patch", "history"
+# What was moved out of a log: its versions are named by the log, so no commit of it is taken away.
+TIER = "tier"
 
 # Fewer files than this cost a reader less than merging them costs.
 _FILES = 8

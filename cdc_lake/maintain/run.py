@@ -14,7 +14,8 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
 from cdc_lake.maintain.look import look
-from cdc_lake.maintain.plan import COMPACT, CURRENT, FOLD, HISTORY, PATCH, Rules, Step, fold_due, plan
+from cdc_lake.maintain.plan import CHECKPOINT, COMPACT, CURRENT, FOLD, HISTORY, PATCH, TIER, Rules, Step, fold_due, plan
+from cdc_lake.maintain.tiers import STEPS, Kept
 from cdc_lake.maintain.work import do
 from cdc_lake.project.fold import fold_connection, fold_source
 from cdc_lake.project.history_fold import unfolded_history
@@ -90,6 +91,9 @@ def maintain(job: Job, tell: Tell) -> Iterator[Report]:
     for source in job.lake.sources():
         folds = _folds(job, source, tell) if job.rules.fold else {}
         for part in _parts(job, source):
+            if part.kind == TIER and part.table is not None:
+                yield from _kept_tier(job, part, part.table, tell)
+                continue
             fold = folds.get(part.table) if part.kind == CURRENT and part.table else None
             report = _kept(job, part, fold, tell)
             if report is not None:
@@ -108,7 +112,8 @@ def parts_of(lake: Lake, source: str, table: TableId) -> list[Part]:
 
 def _parts(job: Job, source: str) -> list[Part]:
     root = job.lake.root
-    found = [p for table in job.lake.tables(source) if job.wants(table) for p in parts_of(job.lake, source, table)]
+    wanted = [t for t in job.lake.tables(source) if job.wants(t)]
+    found = [p for t in wanted for p in (*parts_of(job.lake, source, t), Part(source, TIER, "", t))]
     if job.wanted is None:
         found += [
             Part(source, "transactions", layout.transactions_path(root, source)),
@@ -166,7 +171,30 @@ def _kept(job: Job, part: Part, fold: Taken | None, tell: Tell) -> Report | None
     return replace(report, steps=tuple(taken))
 
 
-def _steps(job: Job, part: Part, steps: Sequence[Step], tell: Tell) -> Iterator[Taken]:
+def _kept_tier(job: Job, part: Part, table: TableId, tell: Tell) -> Iterator[Report]:
+    """What became of the tier of a log; nothing when it has none."""
+    try:
+        kept = Kept.of(job.lake, part.source, table)
+        if kept is None:
+            return
+        part = replace(part, path=kept.path)
+        if job.locked and not job.dry_run:
+            kept.settle()
+        seen = look(part.path, kept.options, job.rules.keep)
+        if seen is None:
+            return
+        due = [s for s in plan(part.kind, seen, job.rules) if s.action in STEPS]
+        due = [s for s in due if job.locked or s.action == CHECKPOINT]
+        steps = tuple(_steps(job, part, due, tell, lambda s: kept.do(s, job.rules.keep)))
+        after = look(part.path, kept.options, job.rules.keep) or seen
+        yield Report(part, len(seen.sizes), seen.bytes, len(after.sizes), after.bytes, steps)
+    except CdcLakeError as error:
+        yield Report(part, error=error)
+
+
+def _steps(
+    job: Job, part: Part, steps: Sequence[Step], tell: Tell, act: Callable[[Step], None] | None = None
+) -> Iterator[Taken]:
     for step in steps:
         if step.action == COMPACT and not job.locked:
             why = f"{step.why}; not on a store without locks, unless --alone"
@@ -177,7 +205,10 @@ def _steps(job: Job, part: Part, steps: Sequence[Step], tell: Tell) -> Iterator[
             tell(f"{part}: {step.action}, for {step.why}")
             begun = time.monotonic()
             try:
-                do(part.path, job.lake.options, step, job.rules.keep)
+                if act is not None:
+                    act(step)
+                else:
+                    do(part.path, job.lake.options, step, job.rules.keep)
                 yield Taken(step, DONE, time.monotonic() - begun)
             except CdcLakeError as error:
                 yield Taken(step, FAILED, time.monotonic() - begun, error)

@@ -22,9 +22,10 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A table's log and read models together: their live `files` and `bytes`, and the share of files that are below
-    half of the size that files grow to. `oldest_version` is the first version of its log that can be read whole.
-    `due` is the first step that `maintain` would do, with its `why`; both are empty when nothing is due.
+    """A table's log, what of it lies in its tier, and its read models together: their live `files` and `bytes`, and the
+    share of files in the lake itself that are below half of the size that files grow to. `oldest_version` is the first
+    version of its log that can be read whole. `due` is the first step that `maintain` would do, with its `why`; both
+    are empty when nothing is due.
     """
 
     files: int
@@ -62,7 +63,8 @@ def _shape(lake: Lake, asked: Asked, rules: Rules) -> Shape | None:
     sizes = [size for _, seen in looks.values() for size in seen.sizes]
     due, why = _due(looks, asked.unfolded, rules)
     small = sum(2 * size < rules.target_bytes for size in sizes)
-    return Shape(len(sizes), sum(sizes), small / max(len(sizes), 1), looks[LOG][1].oldest, due, why)
+    files, size = len(sizes) + looks[LOG][1].tier_files, sum(sizes) + looks[LOG][1].tier_bytes
+    return Shape(files, size, small / max(len(sizes), 1), looks[LOG][1].oldest, due, why)
 
 
 def _due(looks: Mapping[str, tuple[Part, Look]], unfolded: int, rules: Rules) -> tuple[str, str]:

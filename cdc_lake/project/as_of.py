@@ -6,6 +6,7 @@ its log.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,8 +20,9 @@ from cdc_lake.project.order import load_ends
 from cdc_lake.project.rekey import keyed_otherwise
 from cdc_lake.project.runs import find_runs, relation_of
 from cdc_lake.project.shapes import resolve_shapes
-from cdc_lake.project.snapshot import SourceState, TableState, unkeyed_in, with_own_tail
+from cdc_lake.project.snapshot import SourceState, TableState, attempted, with_own_tail
 from cdc_lake.project.tail import REPAIR, RUN, START, Facts, placed, survey, whole_tail
+from cdc_lake.project.telling import unkeyed_in
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.sqltext import literal
 
@@ -36,8 +38,7 @@ def calendar_of(state: SourceState) -> Calendar:
             next='set "provide.transaction.metadata": "true" in the connector; later moments can then be read',
             code="as_of_unavailable",
         )
-    logs = tuple(tuple(t.log.paths) for t in state.tables)
-    return Calendar(state.source, timeline_sql(state.transactions), logs, state.cut)
+    return Calendar(state.source, timeline_sql(state.transactions), tuple(t.log for t in state.tables), state.cut)
 
 
 def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, *, number: int = 0) -> SourceState:
@@ -51,13 +52,18 @@ def read_as_of(con: duckdb.DuckDBPyConnection, state: SourceState, moment: str, 
     ends = f"{state.lake.own}.ends_as_of_{number}"
     load_ends(con, ends, state.transactions, 0)
     tables = [_kept(con, calendar, t, cut.position, moment) for t in state.tables]
-    tables = [_rewound(t) if t.checkpoint.cut > cut.position else t for t in tables]
+    tables = [attempted(t, _rewound) if t.checkpoint.cut > cut.position else t for t in tables]
     facts = survey(con, [t.tail for t in tables])
     tables = [replace(t, tail=replace(t.tail, facts=f)) for t, f in zip(tables, facts, strict=True)]
-    tables = [_in_its_shape(con, t, ends, cut.position) for t in tables]
-    tables = [_whole_where_rekeyed(con, t) for t in tables]
-    tables = [with_own_tail(con, t, ends, cut.position, state.lake.own) for t in tables]
-    checked = tuple(_checked(con, t, ends, cut.position, moment) for t in tables)
+    steps: list[Callable[[TableState], TableState]] = [
+        lambda t: _in_its_shape(con, t, ends, cut.position),
+        lambda t: _whole_where_rekeyed(con, t),
+        lambda t: with_own_tail(con, t, ends, cut.position, state.lake.own),
+        lambda t: _checked(con, t, ends, cut.position, moment),
+    ]
+    for step in steps:
+        tables = [attempted(t, step) for t in tables]
+    checked = tuple(tables)
     return replace(state, tables=checked, ends=ends, after=0, cut=cut, past=True)
 
 

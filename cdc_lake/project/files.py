@@ -7,18 +7,21 @@ one that may hold anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TopicPartition
 from cdc_lake.land.append import transaction_id
 from cdc_lake.land.erasures import MARK
 from cdc_lake.land.starts import start_of
 from cdc_lake.land.tables import REPAIR_OFFSETS
+from cdc_lake.land.tiers import Pin, Tier
 from cdc_lake.sqltext import ident, literal
 
 # The lowest offset per (topic, partition) that a reader still wants; partitions that are absent want everything.
@@ -46,6 +49,7 @@ class LogFile:
     plain: bool = False
     befores: bool = True
     both: bool = False
+    bytes: int = 0
 
     def reaches(self, lows: Lows) -> bool:
         """Whether the file may hold a row at or above the low offset of its partition."""
@@ -55,22 +59,75 @@ class LogFile:
         return any(self.offsets[1] >= lows.get((self.topic, p), 0) for p in range(first, last + 1))
 
 
+class Older:
+    """The part of a log that lies in its tier, at the version that belongs to the log's. It is looked for when it is
+    asked for: whoever reads on from a fold does not need it, and it may be far away."""
+
+    def __init__(self, pin: Pin, find: Callable[[], tuple[Tier, tuple[LogFile, ...]]]) -> None:
+        self.pin = pin
+        self._find = find
+        self._found: tuple[Tier, tuple[LogFile, ...]] | CdcLakeError | None = None
+        self._mutex = threading.Lock()
+
+    @property
+    def files(self) -> tuple[LogFile, ...]:
+        """Its files. Raises LakeError when it cannot be read."""
+        return self._look()[1]
+
+    @property
+    def tier(self) -> Tier:
+        """Where it is. Raises LakeError when it cannot be read."""
+        return self._look()[0]
+
+    def _look(self) -> tuple[Tier, tuple[LogFile, ...]]:
+        with self._mutex:
+            if self._found is None:
+                try:
+                    self._found = self._find()
+                except CdcLakeError as error:
+                    # A store that does not answer is waited for once.
+                    self._found = error
+        if isinstance(self._found, CdcLakeError):
+            raise self._found
+        return self._found
+
+
 @dataclass(frozen=True, slots=True)
 class LogFiles:
     """The files of one version of a log; `positions` are the offsets to land next, per (topic, partition), `start` is
     the position at which retention made it begin (see `land.starts`), `erased` tells of what was erased from it (see
-    `land.erasures`)."""
+    `land.erasures`). `own` are those in the log itself, `older` is what lies in its tier.
+
+    What asks for all files raises LakeError when the tier cannot be read."""
 
     version: int
-    files: tuple[LogFile, ...]
+    own: tuple[LogFile, ...]
     positions: Lows = field(default_factory=dict)
     start: int = 0
     erased: int = 0
+    older: Older | None = None
+
+    @property
+    def files(self) -> tuple[LogFile, ...]:
+        """All files, the older ones first."""
+        return self.own if self.older is None else (*self.older.files, *self.own)
 
     @property
     def rows(self) -> int:
-        """Rows in all files, by the statistics."""
-        return sum(f.rows for f in self.files)
+        """Rows in all files, by the statistics; the tier is not asked."""
+        return sum(f.rows for f in self.own) + (self.older.pin.rows if self.older is not None else 0)
+
+    @property
+    def count(self) -> int:
+        """How many files there are; the tier is not asked."""
+        return len(self.own) + (self.older.pin.files if self.older is not None else 0)
+
+    @property
+    def partitions(self) -> set[tuple[str, int]] | None:
+        """The (topic, partition) of rows in the tier; None when it has to be asked."""
+        if self.older is None:
+            return set()
+        return set(self.older.pin.ends) if self.older.pin.ends is not None else None
 
     @property
     def paths(self) -> list[str]:
@@ -79,17 +136,21 @@ class LogFiles:
 
     def reaching(self, lows: Lows) -> list[str]:
         """The files that may hold rows at or above `lows`."""
-        return [f.path for f in self.files if f.reaches(lows)]
+        near = self.older is None or not self.older.pin.needed(lows)
+        return [f.path for f in (self.own if near else self.files) if f.reaches(lows)]
 
     def newest(self) -> LogFile | None:
         """The file that was written last, but for those of repairs: their rows have a shape of their own."""
-        sent = [f for f in self.files if f.offsets[0] < REPAIR_OFFSETS]
+        # A move leaves the last row of each partition, so the tier has none that is newer.
+        sent = [f for f in self.own if f.offsets[0] < REPAIR_OFFSETS and f.offsets[1] >= 0]
+        sent = sent or [f for f in self.files if f.offsets[0] < REPAIR_OFFSETS]
         return max(sent, key=lambda f: (f.ingested_us, f.offsets[1]), default=None)
 
 
 _NULLS = ("__schema_id", "__tx_id", "__key", "__source_ts", "__lsn", "__before", "__after")
 _READ = (
     "path",
+    "size_bytes",
     "num_records",
     "max.__ingested_at",
     *(f"null_count.{name}" for name in _NULLS),
@@ -105,17 +166,24 @@ def read_files(path: str, table: DeltaTable) -> LogFiles:
     rows = [_file(path, {k: v[i] for k, v in columns.items()}) for i in range(actions.num_rows)]
     return LogFiles(
         version=table.version(),
-        files=tuple(rows),
+        own=tuple(rows),
         positions=_positions(table, rows),
         start=start_of(table),
         erased=table.transaction_version(MARK) or 0,
     )
 
 
-def _positions(table: DeltaTable, files: Collection[LogFile]) -> dict[tuple[str, int], int]:
-    # A file that a compaction made may hold several topics; the table's description names those that feed it.
+def topics_of(table: DeltaTable, files: Collection[LogFile]) -> list[str]:
+    """The topics that feed a log: those of its `files`, and those that its description names.
+
+    A file that a compaction made may hold several.
+    """
     topics = dict.fromkeys([f.topic for f in files if f.topic is not None])
-    topics |= dict.fromkeys(json.loads(table.metadata().description or "{}").get("topics", []))
+    return list(topics | dict.fromkeys(json.loads(table.metadata().description or "{}").get("topics", [])))
+
+
+def _positions(table: DeltaTable, files: Collection[LogFile]) -> dict[tuple[str, int], int]:
+    topics = topics_of(table, files)
     highest = max((f.partitions[1] for f in files if f.partitions is not None), default=-1)
     found = {}
     for topic in topics:
@@ -139,6 +207,7 @@ def _file(path: str, action: Mapping[str, Any]) -> LogFile:
         plain=_plain(action),
         befores=action.get("null_count.__before") != action.get("num_records"),
         both=_both(action),
+        bytes=int(action.get("size_bytes") or 0),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from cdc_lake.errors import UsageError
-from cdc_lake.project.files import scan
+from cdc_lake.project.files import LogFiles, scan
 from cdc_lake.project.order import Cut
 from cdc_lake.project.tail import Facts, Tail, placed
 from cdc_lake.sqltext import literal
@@ -90,12 +90,17 @@ def _time(text: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """What a source's moments are looked up in: the query of `timeline_sql`, the files of each log, and the cut."""
+    """What a source's moments are looked up in: the query of `timeline_sql`, the logs, and the cut."""
 
     source: str
     timeline: str
-    logs: tuple[tuple[str, ...], ...]
+    logs: tuple[LogFiles, ...]
     cut: Cut
+
+    @property
+    def files(self) -> list[tuple[str, ...]]:
+        """Those of each log. Raises LakeError when a tier cannot be read that has some."""
+        return [tuple(log.paths) for log in self.logs]
 
     def ends(self, con: duckdb.DuckDBPyConnection, what: str, where: str = "true") -> tuple[Any, ...]:
         """One row about the transactions that meet `where`."""
@@ -192,7 +197,7 @@ def _same_millisecond(con: duckdb.DuckDBPyConnection, calendar: Calendar, time: 
     late = " UNION ".join(
         f"""SELECT __tx_id FROM {scan(files)} WHERE __tx_id IN ({names})
         AND __source_ts > {literal(time.isoformat())}::TIMESTAMPTZ AND __source_ts < {high}"""
-        for files in calendar.logs
+        for files in calendar.files
         if files
     )
     later = {tx for (tx,) in con.execute(late).fetchall()} if late else set()
@@ -204,7 +209,7 @@ def _snapshot(con: duckdb.DuckDBPyConnection, calendar: Calendar) -> tuple[datet
     columns = ["__source_ts AS ts", "__lsn AS lsn"]
     parts = [
         placed(Tail(files, facts=Facts(1, 1)), "timeline", 0, columns, where="__op = 'r'")
-        for files in calendar.logs
+        for files in calendar.files
         if files
     ]
     if not parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,13 +18,9 @@ from cdc_lake.land.layout import (
     dead_letters_path,
     decisions_path,
     local_path,
-    log_path,
-    parquet_files,
     patch_path,
-    schemas_path,
     transactions_path,
 )
-from cdc_lake.land.tables import LOG
 from cdc_lake.project.base import Base, placed_base, read_fold
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
@@ -38,14 +33,15 @@ from cdc_lake.project.rekey import keyed_otherwise, with_own_key
 from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.runs import with_runs
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
-from cdc_lake.project.tail import REPAIR, Tail, count_rows, survey, whole_tail, without_place
+from cdc_lake.project.tail import Tail, count_rows, survey, whole_tail, without_place
+from cdc_lake.project.telling import newest_schema, read_schemas, sample, unkeyed_in
+from cdc_lake.project.tiered import read_log
 
 T = TypeVar("T")
 # A folded table, and what may lie over it.
 Opened = tuple[DeltaTable, DeltaTable | None]
 
 _THREADS = 8
-_SAMPLE = 200
 # Where the connector has its heartbeat and its signals.
 _OWN_SCHEMA = "cdc_lake"
 
@@ -206,10 +202,18 @@ def _open_tables(
     with ThreadPoolExecutor(_THREADS) as pool:
         bases = list(pool.map(lambda t: _attempt(partial(base, t)), tables))
         transactions = _read_files(lake, transactions_path(lake.root, source))
-        logs = list(pool.map(lambda t: _attempt(partial(_read_files, lake, log_path(lake.root, source, t))), tables))
+        logs = list(pool.map(lambda t: _attempt(partial(read_log, lake, source, t)), tables))
         opened = list(zip(tables, logs, bases, strict=True))
         states = list(pool.map(lambda o: _state(con, o[0], o[1], o[2]), [o for o in opened if o[1] is not None]))
     return states, transactions
+
+
+def attempted(state: TableState, do: Callable[[TableState], TableState]) -> TableState:
+    """What `do` makes of a table; with the error in its place where it needs a tier that cannot be read."""
+    try:
+        return do(state)
+    except CdcLakeError as error:
+        return replace(state, base=None, tail=Tail(), error=state.error or error)
 
 
 def _attempt(read: Callable[[], T]) -> T | CdcLakeError:
@@ -236,8 +240,14 @@ def _state(
         return TableState(table, LogFiles(-1, ()), None, Checkpoint(), Tail(), error=broken)
     if not isinstance(log, LogFiles):
         raise TypeError("a table without a log is no table of the lake")
+    bare = TableState(table, log, None, Checkpoint(), Tail())
+    return attempted(bare, partial(_placed, con, base))
+
+
+def _placed(con: duckdb.DuckDBPyConnection, base: Opened | None, state: TableState) -> TableState:
+    table, log = state.table, state.log
     if base is None:
-        return TableState(table, log, None, Checkpoint(), whole_tail(log))
+        return replace(state, tail=whole_tail(log))
     partitions = partitions_of(con, log)
     folded, checkpoint = read_fold(*base, partitions)
     # Of a partition that is new since the fold, everything is wanted.
@@ -276,7 +286,12 @@ def _as_if_never_folded(
     """`states` with those of `tables` from the start of their logs."""
     if not tables:
         return states
-    return _surveyed(con, [replace(s, base=None, tail=whole_tail(s.log)) if s.table in tables else s for s in states])
+    whole = [attempted(s, _whole) if s.table in tables else s for s in states]
+    return _surveyed(con, whole)
+
+
+def _whole(state: TableState) -> TableState:
+    return replace(state, base=None, tail=whole_tail(state.log))
 
 
 def _surveyed_alone(con: duckdb.DuckDBPyConnection, state: TableState) -> TableState:
@@ -298,11 +313,12 @@ def unreadable(table: TableId, error: Exception) -> LakeError:
 
 def partitions_of(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str, int]]:
     """Every (topic, partition) that may have rows in the log."""
-    found: set[tuple[str, int]] = set()
-    for file in log.files:
+    older = log.partitions
+    found, files = older or set[tuple[str, int]](), log.files if older is None else log.own
+    for file in files:
         if file.topic is not None and file.partitions is not None:
             found.update((file.topic, p) for p in range(file.partitions[0], file.partitions[1] + 1))
-    unsaid = [f.path for f in log.files if f.topic is None or f.partitions is None]
+    unsaid = [f.path for f in files if f.topic is None or f.partitions is None]
     if unsaid:
         rows = con.cursor().execute(f"SELECT DISTINCT __topic, __partition FROM {scan(unsaid)}").fetchall()
         found.update((topic, partition) for topic, partition in rows)
@@ -318,7 +334,7 @@ def _greatest_cut(states: Collection[TableState]) -> int:
 def _with_shapes(
     con: duckdb.DuckDBPyConnection, lake: Lake, source: str, states: Collection[TableState]
 ) -> list[TableState]:
-    recorded = _read_schemas(con, lake, source)
+    recorded = read_schemas(con, lake, source)
     shaped = []
     for state in states:
         if state.error is not None:
@@ -326,9 +342,9 @@ def _with_shapes(
             continue
         try:
             rows = recorded.get(state.table, [])
-            newest = _newest_schema(con, state.log)
+            newest = newest_schema(con, state.log)
             shapes = resolve_shapes(
-                state.table, rows, newest, partial(_sample, con, state.log), unkeyed_in(con, state.log)
+                state.table, rows, newest, partial(sample, con, state.log), unkeyed_in(con, state.log)
             )
             base = placed_base(state.base, shapes)
             shaped.append(replace(state, shapes=shapes, base=base, versions=tuple(rows)))
@@ -337,53 +353,3 @@ def _with_shapes(
         except duckdb.Error as error:
             shaped.append(replace(state, error=unreadable(state.table, error)))
     return shaped
-
-
-def _read_schemas(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> dict[TableId, list[SchemaRow]]:
-    table = lake.open(schemas_path(lake.root, source))
-    if table is None or not (files := parquet_files(table)):
-        return {}
-    rows = con.execute(
-        f"""SELECT schema, "table", schema_id, kind, any_value(definition), any_value(key_definition),
-        any_value(from_json(settings, '"MAP(VARCHAR, VARCHAR)"')), epoch_us(min(recorded_at)), min(first_offset)
-        FROM {scan(files)} GROUP BY schema, "table", schema_id, kind, CASE WHEN kind = 'columns' THEN definition END"""
-    ).fetchall()
-    found: dict[TableId, list[SchemaRow]] = defaultdict(list)
-    for schema, name, schema_id, kind, definition, key, settings, recorded, offset in rows:
-        row = SchemaRow(schema_id, kind, definition, key, settings or {}, (recorded, offset or 0))
-        found[TableId(schema, name)].append(row)
-    return found
-
-
-def _newest_schema(con: duckdb.DuckDBPyConnection, log: LogFiles) -> str | None:
-    """The schema of the newest row: of a file that a compaction made, among those that landed last."""
-    file = log.newest()
-    if file is None or file.schema_id is not None:
-        return file.schema_id if file is not None else None
-    row = con.execute(
-        f"""SELECT __schema_id FROM {scan([file.path])} WHERE __schema_id IS NOT NULL AND NOT {REPAIR}
-        ORDER BY __ingested_at > max(__ingested_at) OVER () - INTERVAL 1 MINUTE DESC, __lsn DESC NULLS LAST,
-        __offset DESC LIMIT 1"""
-    ).fetchone()
-    return row[0] if row is not None else None
-
-
-def unkeyed_in(con: duckdb.DuckDBPyConnection, log: LogFiles) -> Callable[[str], bool]:
-    """Whether rows of a version, other than truncates, were sent without a key."""
-
-    def unkeyed(version: str) -> bool:
-        where = "__schema_id = $1 AND __key IS NULL AND __op NOT IN ('t', 'e')"
-        query = f"SELECT 1 FROM {scan(log.paths, LOG)} WHERE {where} LIMIT 1"
-        return con.execute(query, [version]).fetchone() is not None
-
-    return unkeyed
-
-
-def _sample(con: duckdb.DuckDBPyConnection, log: LogFiles) -> tuple[list[str], list[str]]:
-    """Some images and keys, for a table whose events carry no schema."""
-    files = [f.path for f in log.files[:4]] + [f.path for f in log.files[-4:]]
-    rows = con.execute(
-        f"""SELECT coalesce(__after, __before), __key FROM {scan(dict.fromkeys(files), LOG)}
-        WHERE coalesce(__after, __before) IS NOT NULL ORDER BY __offset DESC LIMIT {_SAMPLE}"""
-    ).fetchall()
-    return [image for image, _ in rows], [key for _, key in rows if key is not None]

@@ -77,15 +77,15 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState],
             "history": partial(_history, con, source, table, opened, f"{source.lake.own}.history_{number}"),
         }
         wanted = [c for c in CATALOGUES if any(needs(c, t.table) for _, t in group)]
-        try:
-            if wanted and len(group) > 1:
-                raise _clash(group)
-            for catalogue in wanted:
+        for catalogue in wanted:
+            try:
+                if len(group) > 1:
+                    raise _clash(group)
                 _create(con, catalogue, table.table, queries[catalogue]())
-        except CdcLakeError as error:
-            _refuse(con, table, error)
-        except duckdb.IOException as error:
-            _refuse(con, table, unreadable(table.table, error))
+            except CdcLakeError as error:
+                _refuse(con, catalogue, table, error)
+            except duckdb.IOException as error:
+                _refuse(con, catalogue, table, unreadable(table.table, error))
 
 
 def _sound(table: TableState) -> Shapes:
@@ -94,13 +94,12 @@ def _sound(table: TableState) -> Shapes:
     return table.shapes
 
 
-def _refuse(con: duckdb.DuckDBPyConnection, table: TableState, error: CdcLakeError) -> None:
-    """Views that raise when they are read. They have the table's columns where these are known."""
+def _refuse(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableState, error: CdcLakeError) -> None:
+    """A view that raises when it is read. It has the table's columns where these are known."""
     names = table.shapes.names if table.shapes is not None else []
-    own = {"current": (), "changes": (*EVENT_COLUMNS, UNREAD), "history": HISTORY_COLUMNS}
-    for catalogue, columns in own.items():
-        shown = distinct_names(names, columns)
-        _create(con, catalogue, table.table, _refusal(error, [*columns, *shown] or ["error"]))
+    columns = {"current": (), "changes": (*EVENT_COLUMNS, UNREAD), "history": HISTORY_COLUMNS}[catalogue]
+    shown = distinct_names(names, columns)
+    _create(con, catalogue, table.table, _refusal(error, [*columns, *shown] or ["error"]))
 
 
 def _create(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableId, query: str) -> None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_lake.config import Config
-from cdc_lake.land.layout import local_path, log_path
-from cdc_lake.project.files import at_or_above, read_files, scan
+from cdc_lake.land.layout import log_path
+from cdc_lake.project.files import at_or_above, scan
 from cdc_lake.project.history_names import distinct_names
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.tail import START
+from cdc_lake.project.tiered import log_of
 from cdc_lake.query.formats import rows
 from cdc_lake.query.keys import find_table
 from cdc_lake.query.run import run_sql
@@ -74,7 +75,7 @@ class EventReader:
         handle = source.lake.open(path)
         if handle is None or handle.version() == self._version:
             return []
-        if not read_files(local_path(path), handle).reaching(self.seen):
+        if not log_of(source.lake, source.source, table.table, handle).reaching(self.seen):
             self._version = handle.version()
             return []
         # Rows of a new shape are read with a schema that this session does not know yet.

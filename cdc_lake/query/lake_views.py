@@ -160,7 +160,7 @@ def _table_row(source: SourceState, table: TableState) -> dict[str, object]:
         "rows_unfolded": table.tail.facts.placed + table.tail.facts.free,
         "last_landed_at": newest.ingested_us if newest is not None else None,
         "log_version": table.log.version,
-        "log_files": len(table.log.files),
+        "log_files": table.log.count,
         "schema_origin": table.shapes.target.origin if table.shapes is not None else None,
         "unsure_columns": table.shapes.unsure if table.shapes is not None else [],
         "converted_columns": table.shapes.converted if table.shapes is not None else [],

@@ -40,7 +40,7 @@ def _dead_letters(found: Found) -> Iterator[str]:
     if table is None:
         return
     own = repair_topic(found.state.source)
-    topics = {f.topic for f in table.log.files} - {None, own}
+    topics = ({f.topic for f in table.log.own} | {t for t, _ in table.log.positions}) - {None, own}
     letters = DeadLetters(found.state.lake.root, found.state.source, found.state.lake.options).all()
     waiting = sum(x.state == WAITING and x.tp.topic in topics for x in letters)
     if waiting:

@@ -37,7 +37,7 @@ def files_of_keys(con: duckdb.DuckDBPyConnection, log: LogFiles, keys: Collectio
     kept = [
         f for f in log.files if not f.plain or f.path in named or f is first or any(_precedes(f, *x) for x in after)
     ]
-    return replace(log, files=tuple(kept))
+    return replace(log, own=tuple(kept), older=None)
 
 
 def _free(con: duckdb.DuckDBPyConnection, files: Collection[LogFile], listed: str) -> list[tuple[str, int, int]]:

@@ -12,6 +12,7 @@ import duckdb
 
 from cdc_lake.config import Config, load_config
 from cdc_lake.events import TableId
+from cdc_lake.land.tiers import Tier
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, prepare, read_source
@@ -49,8 +50,9 @@ class Session:
 
 
 def open_lake(config: Config) -> Lake:
-    """Where the configuration's lake is."""
-    return Lake(config.lake_uri, config.lake.options or None)
+    """Where the configuration's lake is, and the tiers of its classes."""
+    tiers = tuple(Tier(uri, options or None, name) for name, (uri, options) in config.tiers().items())
+    return Lake(config.lake_uri, config.lake.options or None, tiers=tiers)
 
 
 def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[SourceState, ...]:

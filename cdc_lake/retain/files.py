@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from deltalake.transaction import AddAction
 
 from cdc_lake.land.layout import open_store
 from cdc_lake.land.store import FALSE_SHARE
+from cdc_lake.land.swap import plain
 from cdc_lake.land.tables import LOG
 
 # Columns whose bounds are written down, and those that hardly repeat.
@@ -55,12 +55,8 @@ class _Bounds:
                 self.high[name] = max(self.high.get(name, high), high)
 
     def as_json(self) -> str:
-        low, high = ({n: _plain(v) for n, v in bound.items()} for bound in (self.low, self.high))
+        low, high = ({n: plain(v) for n, v in bound.items()} for bound in (self.low, self.high))
         return json.dumps({"numRecords": self.rows, "minValues": low, "maxValues": high, "nullCount": self.nulls})
-
-
-def _plain(value: Any) -> Any:
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class _Work:
             return report
         places = Places.find(self.con, table, self.ends, f"{self.job.lake.own}.places")
         try:
-            topics = {topic for topic, _ in table.log.positions} | {f.topic for f in table.log.files}
+            topics = {topic for topic, _ in table.log.positions} | {f.topic for f in table.log.own}
             bound = places.bound(
                 wanted,
                 [x for x in self.letters if x.tp.topic in topics],

@@ -8,25 +8,21 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.events import TopicPartition
-from cdc_lake.land.layout import local_path, log_path
 from cdc_lake.land.starts import START, start_of, start_topic, start_transactions
-from cdc_lake.land.swap import live_files, rows_in, swap_files
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.files import scan
 from cdc_lake.project.life import Life
-from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.snapshot import SourceState
 from cdc_lake.project.starts import starts_sql
 from cdc_lake.project.timeline import timeline_sql
-from cdc_lake.retain.files import LogWriter
 from cdc_lake.retain.place import Places
+from cdc_lake.retain.rewriting import Rewriting
 from cdc_lake.sqltext import literal
 
-_TARGET_BYTES = 128 << 20
 _BATCH_ROWS = 1 << 15
 
 
@@ -77,41 +73,38 @@ def find_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places
         f"""SELECT f, count(*), count(*) FILTER (place <= {position}) AS gone FROM {places.name} GROUP BY f
         HAVING gone > 0 ORDER BY f"""
     ).fetchall()
-    sizes = _sizes(state, table)
-    files = tuple(Touched(f, table.log.paths[f], n, g, sizes.get(table.log.paths[f], 0)) for f, n, g in touched)
+    listed = table.log.files
+    files = tuple(Touched(f, listed[f].path, n, g, listed[f].bytes) for f, n, g in touched)
     before = places.one("count(*)", "start")
     return Trim(position, files, places.kept_offsets(position), gone, starts, before, relation)
-
-
-def _sizes(state: SourceState, table: TableState) -> dict[str, int]:
-    path = log_path(state.lake.root, state.source, table.table)
-    log = state.lake.open(path)
-    if log is None:
-        return {}
-    return {f"{local_path(path)}/{name}": size for name, size in live_files(log).items()}
 
 
 def do_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, trim: Trim) -> None:
     """Write the rows that stay and commit them in place of the files. Needs `lock.sole_rewriter`.
 
-    1. Write the starting rows, and of each file that loses only some of its rows the others.
+    1. Write the starting rows, and of each file that loses only some of its rows the others, where it lies.
     2. Open a fresh handle: what was read must be there still. What was appended meanwhile stays.
     3. Commit the new files, the removal of the old ones and the start of the log at once.
     Killed before the commit, nothing has changed but for files that belong to nobody. Raises LakeError.
     """
-    path = log_path(state.lake.root, state.source, places.table.table)
-    writer = LogWriter(path, state.lake.options, _TARGET_BYTES)
+    work = Rewriting(state.lake, state.source, places.table.table, places.table.log)
     reach("retention:before-write")
     try:
-        added = writer.write(_starts(con, state, places, trim))
+        work.write(_starts(con, state, places, trim), cold=False)
         for file in trim.touched:
+            work.drop(file.path, file.bytes)
             if file.gone < file.rows:
-                added += writer.write(_others(con, places, trim, file))
-        _check(trim, added)
+                work.write(_others(con, places, trim, file), cold=work.in_tier(file.path))
+        _check(trim, work.rows)
         reach("retention:before-commit")
-        _commit(path, state, places, trim, added)
+        work.commit(
+            start_transactions(trim.position, trim.kept),
+            fits=lambda log: start_of(log) == places.table.log.start,
+            landed=lambda log: start_of(log) == trim.position,
+            overtaken=_overtaken(places),
+        )
     except (DeltaError, OSError, pa.ArrowException, duckdb.Error) as error:
-        raise _explained(path, error) from error
+        raise _explained(work.path, error) from error
     reach("retention:after-commit")
 
 
@@ -154,10 +147,9 @@ def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBa
     yield from cursor.sql(query).to_arrow_reader(_BATCH_ROWS)
 
 
-def _check(trim: Trim, added: list[AddAction]) -> None:
+def _check(trim: Trim, written: int) -> None:
     """No image may be lost: each starting row was found, and each row that stays was written."""
     wanted = trim.starts + sum(t.rows - t.gone for t in trim.touched)
-    written = rows_in(added)
     if wanted != written:
         raise LakeError(
             f"{written:,} rows were written where {wanted:,} should stay, so nothing was removed.",
@@ -165,18 +157,6 @@ def _check(trim: Trim, added: list[AddAction]) -> None:
             next="cdc-lake doctor; then cdc-lake retention apply once more",
             code="retention_failed",
         )
-
-
-def _commit(path: str, state: SourceState, places: Places, trim: Trim, added: list[AddAction]) -> None:
-    swap_files(
-        lambda: state.lake.open(path),
-        added,
-        {t.path.removeprefix(f"{local_path(path)}/"): t.bytes for t in trim.touched},
-        start_transactions(trim.position, trim.kept),
-        fits=lambda log: start_of(log) == places.table.log.start,
-        landed=lambda log: start_of(log) == trim.position,
-        overtaken=_overtaken(places),
-    )
 
 
 def _overtaken(places: Places) -> LakeError:

@@ -30,6 +30,7 @@ from tests.unit.test_retention import POINTS as RETENTION
 from tests.unit.test_retention_letters import POINTS as LETTERS
 from tests.unit.test_rules_delivery import POINTS as DELIVERY
 from tests.unit.test_rules_run import POINTS as RULES
+from tests.unit.test_tiers import POINTS as TIERS
 
 SINK = (
     "land:before-dead-letters",
@@ -220,8 +221,8 @@ def _committed(folder: Path) -> set[str]:
 
 
 def test_every_point_of_the_code_is_killed_at() -> None:
-    # Those of retention and of rules are killed at without a stack, in tests/unit.
+    # Those of retention, of rules and of tiers are killed at without a stack, in tests/unit.
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
-    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *LETTERS, *ERASE, *RULES, *DELIVERY)
+    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *LETTERS, *TIERS, *ERASE, *RULES, *DELIVERY)
     assert points == {re.sub(r":\d+$", "", p) for p in killed}

@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cdc_lake.config import Config, RetentionClass, load_config
+from cdc_lake.config import Config, load_config
+from cdc_lake.config_retention import RetentionClass
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout
