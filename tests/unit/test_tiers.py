@@ -361,3 +361,18 @@ def test_a_lake_that_a_newer_version_wrote_is_refused_and_left_as_it_is(
     code, document = run(tiered.folder, "retention", "apply", "orders", capfd=capfd)
     assert (code, document["tiers"][0]["error"]["code"]) == (1, "lake_newer")
     assert DeltaTable(path).version() == table.version() + 1
+
+
+def test_a_file_of_somebody_else_in_a_tables_folder_stays_and_is_not_read(
+    tiered: Feed, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = shown(tiered.folder, "changes.public.orders", "current.public.orders")
+    strangers = []
+    for root in ("lake", "cold"):
+        folder = Path(layout.log_path(str(tiered.folder / root), SOURCE, ORDERS))
+        strangers += [folder / "notes.txt", folder / "part-of-somebody.parquet"]
+        strangers[-2].write_text("mine")
+        shutil.copy(next(p for p in folder.glob("*.parquet")), strangers[-1])
+    assert run(tiered.folder, "maintain", "orders", "--keep", "0h", capfd=capfd)[0] == 0
+    assert all(p.exists() for p in strangers)
+    assert shown(tiered.folder, "changes.public.orders", "current.public.orders") == before
