@@ -35,6 +35,7 @@ NOUNS: tuple[str, ...] = (
     "verify",
     "rules",
     "dlq",
+    "replay",
     "demo",
     "doctor",
 )

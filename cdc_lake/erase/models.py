@@ -17,7 +17,7 @@ from cdc_lake.erase.log import explained
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
 from cdc_lake.land.erasures import Entry, Erasures
-from cdc_lake.land.layout import model_paths, parquet_files
+from cdc_lake.land.layout import COPY, model_paths, parquet_files
 from cdc_lake.project.base import OVER
 from cdc_lake.project.files import LogFiles, scan
 from cdc_lake.project.fold import Folded
@@ -53,6 +53,8 @@ def clean_models(
     for kind, model in _models(lake, source, table):
         if not _holds(con, model, salt, hashes):
             continue
+        if kind.startswith(COPY):
+            raise _copied(table, kind.removeprefix(COPY), model_paths(lake.root, source, table, lake.options)[kind])
         if kind != _PATCH or done.outcome != "folded":
             raise _held(table, kind)
         _clear_patch(lake, source, table)
@@ -107,6 +109,15 @@ def _clear_patch(lake: Lake, source: str, table: TableId) -> None:
         patch.create_write_transaction([], "overwrite", patch.schema(), commit_properties=held)
     except DeltaError as error:
         raise explained(path, error) from error
+
+
+def _copied(table: TableId, name: str, path: str) -> LakeError:
+    return LakeError(
+        f"The copy {name} of {table}, which a replay made, still holds what was erased from its log.",
+        why="A copy is not made anew with the read models: only its maker knows what it is for.",
+        next=f"delete {path}; then run the same cdc-lake erase once more: it goes on. A replay makes the copy again",
+        code="erase_held",
+    )
 
 
 def _held(table: TableId, kind: str) -> LakeError:

@@ -6,6 +6,7 @@
     <lake>/<source>/current/<schema>/<table>    the fold: one row per key
     <lake>/<source>/patch/<schema>/<table>      rows of the fold that changed since it was written
     <lake>/<source>/history/<schema>/<table>    the folded history: every version of every row
+    <lake>/<source>/replay:<name>/<schema>/<table>   a copy of events, made by a replay
     <lake>/<source>/transactions                BEGIN and END of the source's transactions
     <lake>/<source>/schemas                     every schema version that was seen
     <lake>/<source>/dead_letters                records that could not be decoded
@@ -39,6 +40,9 @@ from deltalake.fs import DeltaStorageHandler
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.store_errors import is_named, store_error
+
+# How the kinds of copies begin; no other kind has a colon.
+COPY = "replay:"
 
 # The form of what is written. A lake that has anything of a later form is refused: what an older version does not know
 # of, it would leave out of its answers, or remove. TIERED: a log may have a part of itself in a tier.
@@ -82,6 +86,11 @@ def patch_path(root: str, source: str, table: TableId) -> str:
 def history_path(root: str, source: str, table: TableId) -> str:
     """The folded `history` of `table`."""
     return _join(root, source, "history", table.schema, table.name)
+
+
+def copy_path(root: str, source: str, table: TableId, name: str) -> str:
+    """The copy `name` of events of `table`, which a replay made."""
+    return _join(root, source, f"{COPY}{name}", table.schema, table.name)
 
 
 def transactions_path(root: str, source: str) -> str:
