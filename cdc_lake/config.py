@@ -302,6 +302,11 @@ def _interpolate(value: Any, env: Mapping[str, str], root: Path) -> Any:
     return value
 
 
+def interpolate(text: str, folder: Path, environ: Mapping[str, str] | None = None) -> str:
+    """`text` with its references resolved, as a configuration file in `folder` would have it. Raises ConfigError."""
+    return str(_interpolate(text, os.environ if environ is None else environ, folder))
+
+
 def _resolve(reference: str, env: Mapping[str, str], root: Path) -> str:
     if reference.startswith("file:"):
         path = root / Path(reference[5:]).expanduser()

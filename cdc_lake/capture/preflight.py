@@ -123,17 +123,31 @@ class Survey:
 
 def survey(connection: Connection, connector: ConnectorFile) -> Survey:
     """Read the source and check it. Raises SourceError or ConfigError with the exact statement or edit to make."""
+    server, everything, slot = _read(connection, connector)
+    _check_server(server, slot_exists=slot is not None)
+    _check_slot(slot, connection.info.dbname)
+    found = _surveyed(server, everything, slot, connector)
+    _check_identities([*found.tables, *found.partitions])
+    return found
+
+
+def look(connection: Connection, connector: ConnectorFile) -> Survey:
+    """Read the source as `survey` does and judge nothing: for a plan of what is still to be mended.
+
+    Raises SourceError when it cannot be read or no table matches.
+    """
+    return _surveyed(*_read(connection, connector), connector)
+
+
+def _read(connection: Connection, connector: ConnectorFile) -> tuple[Server, list[SourceTable], Slot | None]:
     try:
-        server = _read_server(connection)
-        everything = read_tables(connection)
-        slot = read_slot(connection, connector)
-        database = connection.info.dbname
+        return _read_server(connection), read_tables(connection), read_slot(connection, connector)
     except psycopg.Error as error:
         raise explain_statement(error, "read the settings and tables of the source") from None
-    _check_server(server, slot_exists=slot is not None)
-    _check_slot(slot, database)
+
+
+def _surveyed(server: Server, everything: Sequence[SourceTable], slot: Slot | None, connector: ConnectorFile) -> Survey:
     tables, partitions, skipped = choose_tables(everything, connector)
-    _check_identities([*tables, *partitions])
     hidden = _hidden_columns(tables, server)
     warnings = [f"{t.id} is unlogged: PostgreSQL does not replicate it, so it is not captured." for t in skipped]
     warnings += [
@@ -275,7 +289,7 @@ def _check_identities(tables: Sequence[SourceTable]) -> None:
     if nameless:
         first = nameless[0]
         more = f" (and {len(nameless) - 1} more: {_names(nameless[1:])})" if len(nameless) > 1 else ""
-        statements = " ".join(_identity_statement(t) for t in nameless)
+        statements = " ".join(identity_statement(t) for t in nameless)
         raise SourceError(
             f"Table {first.id} has {_missing(first)}{more}.",
             why="Once such a table is published, every UPDATE and DELETE on it fails in the source.",
@@ -302,7 +316,8 @@ def _missing(table: SourceTable) -> str:
     return "no primary key and no replica identity"
 
 
-def _identity_statement(table: SourceTable) -> str:
+def identity_statement(table: SourceTable) -> str:
+    """The statement after which PostgreSQL can name the rows of `table`."""
     kind = "DEFAULT" if table.identity != "d" and table.has_key else "FULL"
     return f"ALTER TABLE {quoted(table.id)} REPLICA IDENTITY {kind};"
 

@@ -124,7 +124,8 @@ def _role_statements(connection: Connection, role: RoleWish) -> list[Statement]:
             code="no_role",
         )
     if row is None:
-        return [_with_password(connection, f"CREATE ROLE {name} LOGIN REPLICATION", role, doing)]
+        made = f"CREATE ROLE {name} LOGIN REPLICATION"
+        return [_with_password(connection, made, role, doing) if role.set_password else Statement(made, doing)]
     found = []
     can_login, replicates, superuser = row
     if not can_login:

@@ -68,7 +68,7 @@ class Stage:
     def prepare(self) -> Config:
         """Write the project: its configuration and connector file."""
         (self.folder / "connectors").mkdir(parents=True)
-        shipped = files("cdc_lake.local.retail").joinpath("pos.json")
+        shipped = files("cdc_lake.init").joinpath("templates", "connector.json")
         (self.folder / "connectors" / "pos.json").write_bytes(shipped.read_bytes())
         self.config_file.write_text(_CONFIG, encoding="utf-8")
         # The user's CDC_LAKE__… variables are about another lake.

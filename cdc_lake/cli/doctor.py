@@ -68,8 +68,8 @@ def _show(checks: list[Check], skipped: list[Skipped]) -> None:
         names = [*(c.name for c in mine), *(s.name for s in not_made)]
         parts = dict.fromkeys(name.partition(".")[0] for name in names)
         for part in parts:
-            for line in _lines(part, mine, not_made):
-                out.print(line)
+            for text in _lines(part, mine, not_made):
+                out.print(text)
 
 
 def _lines(part: str, checks: list[Check], skipped: list[Skipped]) -> Iterator[Text]:
@@ -81,15 +81,16 @@ def _lines(part: str, checks: list[Check], skipped: list[Skipped]) -> Iterator[T
     # A long list of settings that are as they should be hides the one that is not.
     brief = part == "settings" and output.verbosity() < 1 and len(good) > 1
     if brief:
-        yield _line("OK", "settings", f"{len(good)} of {len(mine)} as they should be")
+        yield line("OK", "settings", f"{len(good)} of {len(mine)} as they should be")
     for check in (c for c in mine if c.why or not brief):
-        yield _line(check.status, check.name, check.found)
+        yield line(check.status, check.name, check.found)
         yield from (Text(f"       {word}: {text}") for word, text in (("why", check.why), ("fix", check.fix)) if text)
     for skip in (s for s in skipped if s.name.partition(".")[0] == part):
         yield Text(f"  –    {skip.name:<{_WIDTH}}  not checked, because of {skip.because}", style="dim")
 
 
-def _line(status: str, name: str, found: str) -> Text:
+def line(status: str, name: str, found: str) -> Text:
+    """A finding on one line."""
     from rich.text import Text
 
     return Text.assemble("  ", (f"{status:<5}", _COLOURS[status]), f"{name:<{_WIDTH}}  {found}")

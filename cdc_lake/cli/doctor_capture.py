@@ -9,7 +9,8 @@ from typing import Any
 
 from cdc_lake.capture.catalogue import read_catalogue
 from cdc_lake.capture.checks import connector as connector_checks
-from cdc_lake.capture.checks import publication, role, server, slot, tables
+from cdc_lake.capture.checks import publication, role, server, slot, storage, tables
+from cdc_lake.capture.checks.administrator import check_administrator, read_administrator
 from cdc_lake.capture.checks.settings import check_settings
 from cdc_lake.capture.checks.subject import Subject
 from cdc_lake.capture.connect import ConnectClient, ConnectorStatus
@@ -148,10 +149,13 @@ def _tables(case: Case, connection: Connection) -> None:
         findings.skip(("publication", "columns", "role"), "tables.captured")
         return
     findings.add(tables.check_tables(subject, facts))
+    findings.add(storage.check_storage(facts, storage.read_toast(connection, [t.oid for t in facts.leaves])))
     if case.registered:
         findings.add(tables.check_own(subject, facts))
     else:
         findings.skip(["tables.own"], "connector.registered")
+        administrator = read_administrator(connection, [t.id for t in facts.tables])
+        findings.add(check_administrator(administrator))
     captured = [t.id for t in facts.tables]
     findings.add(check_columns(read_catalogue(case.config.dsn(case.source), captured), facts.full))
     published = publication.read_publication(connection, subject.publication)

@@ -19,6 +19,7 @@ from cdc_lake.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, 
 # Each module adds its commands with `register(app)`. They import what they need inside the commands, so that
 # `cdc-lake --help` stays fast.
 NOUNS: tuple[str, ...] = (
+    "init",
     "stack",
     "connector",
     "sink",
@@ -37,6 +38,7 @@ NOUNS: tuple[str, ...] = (
     "dlq",
     "replay",
     "demo",
+    "shop",
     "doctor",
 )
 
@@ -55,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Every change of a database, once and in order, in Delta Lake; asked with SQL in DuckDB.",
-    epilog="Start here:  cdc-lake demo   ·   every command has examples in its --help",
+    epilog="Start here:  cdc-lake demo   ·   cdc-lake init   ·   every command has examples in its --help",
 )
 
 

@@ -119,7 +119,7 @@ def test_a_kept_demo_says_how_to_stop_it() -> None:
 
 
 def test_the_shipped_connector_file_is_the_repositorys() -> None:
-    shipped = files("cdc_lake.local.retail").joinpath("pos.json").read_bytes()
+    shipped = files("cdc_lake.init").joinpath("templates", "connector.json").read_bytes()
     assert shipped == (ROOT / "connectors" / "pos.json").read_bytes()
 
 

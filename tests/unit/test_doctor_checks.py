@@ -761,7 +761,7 @@ def check_names() -> set[str]:
     package = ROOT / "cdc_lake"
     files = [
         *(package / "capture" / "checks").glob("*.py"), *package.glob("*/check_*.py"), *package.glob("check_*.py"),
-        *(package / "cli").glob("doctor*.py"),
+        *(package / "cli").glob("doctor*.py"), *(package / "init").glob("*.py"),
     ]  # fmt: skip
     parts = "machine|stack|connect|connector|source|slot|publication|tables|columns|role|broker|topics|sink|lake|doctor"
     constants = {
@@ -770,5 +770,5 @@ def check_names() -> set[str]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    debezium_settings = {"connector.class", "publication.name", "slot.name"}
+    debezium_settings = {"connector.class", "publication.name", "slot.name", "connector.json"}
     return {c for c in constants if re.fullmatch(rf"({parts})\.[a-z_]+", c)} - debezium_settings

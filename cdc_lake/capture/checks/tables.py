@@ -10,7 +10,14 @@ import psycopg
 from cdc_lake.capture.checks.publication import Captured
 from cdc_lake.capture.checks.subject import Subject
 from cdc_lake.capture.postgres import Connection, explain_statement
-from cdc_lake.capture.preflight import SourceTable, choose_tables, own_tables, quoted, read_tables
+from cdc_lake.capture.preflight import (
+    SourceTable,
+    choose_tables,
+    identity_statement,
+    own_tables,
+    quoted,
+    read_tables,
+)
 from cdc_lake.checks import Check, fail, listed, many, ok, warn
 from cdc_lake.events import TableId
 
@@ -116,7 +123,7 @@ def _identity(subject: Subject, facts: TableFacts) -> Check:
         name,
         listed(f"{t.id} has {_missing(t, facts.deferrable)}" for t in nameless),
         why="Once such a table is published, every UPDATE and DELETE on it fails in the source.",
-        fix=f'{_statements(map(_identity_statement, nameless))}   or add it to "table.exclude.list" in {subject.file}',
+        fix=f'{_statements(map(identity_statement, nameless))}   or add it to "table.exclude.list" in {subject.file}',
     )
 
 
@@ -128,11 +135,6 @@ def _missing(table: SourceTable, deferrable: frozenset[TableId]) -> str:
     if table.id in deferrable:
         return "a DEFERRABLE primary key, which is no replica identity"
     return "no primary key and no replica identity"
-
-
-def _identity_statement(table: SourceTable) -> str:
-    kind = "DEFAULT" if table.identity != "d" and table.has_key else "FULL"
-    return f"ALTER TABLE {quoted(table.id)} REPLICA IDENTITY {kind};"
 
 
 def _virtual(facts: TableFacts) -> Check:
