@@ -35,6 +35,7 @@ def fold(
 
     Only economy: a query sees every landed change whether or not it is folded. Safe to interrupt and to run twice.
     """
+    from cdc_lake.cli.fold_progress import FoldProgress
     from cdc_lake.project.fold import fold_source
     from cdc_lake.query.session import open_lake
 
@@ -42,9 +43,10 @@ def fold(
     lake = open_lake(config)
     known = {source: lake.tables(source) for source in lake.sources()}
     wanted = find_tables(tables, [t for found in known.values() for t in found])
-    done = []
+    done, progress = [], FoldProgress()
     for source in known:
-        for one in fold_source(lake, source, config.captures, wanted, memory_mb=memory_mb):
+        for one in fold_source(lake, source, config.captures, wanted, memory_mb=memory_mb, tell=progress):
+            progress.end()
             done.append(one)
             _tell(one)
     if output.as_json():

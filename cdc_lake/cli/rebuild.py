@@ -25,9 +25,11 @@ def rebuild(
 ) -> None:
     """Fold a table from the start of its log and swap the result in.
 
-    Readers see the old fold until the new one is whole. It mends a fold that was damaged or changed by hand.
+    Readers see the old fold until the new one is whole. It mends a fold that was damaged or changed by hand. A table
+    for which there is no memory is cut by key, and its parts are folded one after the other.
     """
     from cdc_lake.cli.fold import find_tables
+    from cdc_lake.cli.fold_progress import FoldProgress
     from cdc_lake.land.layout import current_path, history_path, patch_path, remove_all
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
@@ -44,7 +46,9 @@ def rebuild(
             # Its Delta log cannot be read, so there is nothing to swap: it is only derived, and made anew from the log.
             remove_all(path(lake.root, source, wanted), lake.options)
     output.say(f"{wanted}: folding from the start of its log")
-    done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb)
+    progress = FoldProgress()
+    done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb, tell=progress)
+    progress.end()
     if done.error is not None:
         raise done.error
     output.say(f"{wanted}: {done.rows:,} rows in {done.seconds:.1f} s")

@@ -62,7 +62,7 @@ class Decoder:
         self._key_schemas: dict[str, str] = {}
         self._unkeyed: set[str] = set()
         self._duck = duck or duckdb.connect(config={"threads": threads})
-        self._duck.execute("SET TimeZone = 'UTC'")
+        self._duck.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
 
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""

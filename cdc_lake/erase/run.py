@@ -35,8 +35,8 @@ from cdc_lake.land.erasures import Erasures, add_entries, hashed, read_erasures
 from cdc_lake.land.layout import dead_letters_path, log_path, model_paths
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.land.tier_writing import settle
-from cdc_lake.project.base import WHOLE_NUMBERS
 from cdc_lake.project.fold import fold_connection, rebuild_table
+from cdc_lake.project.keys import WHOLE_NUMBERS
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.snapshot import SourceState, TableState, read_source
 from cdc_lake.project.tiered import read_log, tier_table

@@ -20,6 +20,7 @@ from deltalake import DeltaTable
 from cdc_lake.land.layout import parquet_files
 from cdc_lake.project.checkpoint import Checkpoint, is_behind, read_checkpoint
 from cdc_lake.project.files import scan
+from cdc_lake.project.keys import WHOLE_NUMBERS
 from cdc_lake.project.lineage import Fill
 from cdc_lake.project.shapes import Shapes
 from cdc_lake.project.types import Column, TableSchema, converted
@@ -32,8 +33,6 @@ _NOT_IN_DELTA = re.compile(r"\b(TIME(?! ZONE)|INTERVAL|UUID|JSON|BIT)\b")
 LAYOUT = "fold:layout"
 # The app transactions that bind a patch to what it lies over: a number that each writing of a folded table draws anew.
 WRITING, OVER = "fold:writing", "fold:over"
-
-WHOLE_NUMBERS = ("SMALLINT", "INTEGER", "BIGINT")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdc_lake.project.base import Base
+from cdc_lake.project.keys import key_number
 from cdc_lake.project.shapes import Shapes
+from cdc_lake.project.shares import Share
 from cdc_lake.project.tail import Tail, placed
 from cdc_lake.project.types import Column
 from cdc_lake.sqltext import literal
@@ -32,7 +34,7 @@ class View:
     """All that decides what a table shows.
 
     `ends` is the relation of transaction positions, `cut` the position to read at, `settled` the relation of keys that
-    were settled one by one (None: no such key).
+    were settled one by one (None: no such key). With a `share`, it shows the keys of that alone.
     """
 
     shapes: Shapes
@@ -41,6 +43,7 @@ class View:
     ends: str
     cut: int
     settled: str | None = None
+    share: Share | None = None
 
     def placed(self, where: str = "true", extra: tuple[str, ...] = ()) -> str:
         """The tail's visible rows; see `tail.placed`."""
@@ -88,7 +91,7 @@ def keyed_sql(view: View) -> str:
     if view.tail.facts.empty:
         return base_select(view, "true")
     steps = f"WITH {view.truncated} " if view.tail.clears else ""
-    return f"{steps}{base_select(view, _untouched(view))} UNION ALL {_changed(view)}"
+    return f"{steps}{base_select(view, f'{_in_share(view)} AND {_untouched(view)}')} UNION ALL {_changed(view)}"
 
 
 def changed_sql(view: View) -> str:
@@ -116,8 +119,17 @@ def _changed(view: View) -> str:
     values = ", ".join(f"c{i}" for i in range(len(view.shapes.names)))
     parts = [f"SELECT {values}, k, unknown FROM ({_tail_rows(view, values)})"]
     if view.settled:
-        parts.append(f"SELECT {values}, k, unknown FROM {view.settled} WHERE alive")
+        own = view.share.holds(view.share.order.of_text("k")) if view.share is not None else "true"
+        parts.append(f"SELECT {values}, k, unknown FROM {view.settled} WHERE alive AND {own}")
     return " UNION ALL ".join(parts)
+
+
+def _in_share(view: View) -> str:
+    """The condition for base rows `b` whose key is of the view's share."""
+    if view.share is None or view.base is None:
+        return "true"
+    column = view.share.order.column
+    return view.share.holds(view.base.key if column is None else view.base.value(column))
 
 
 def _untouched(view: View) -> str:
@@ -139,10 +151,7 @@ def _key_columns(view: View) -> list[str]:
 
 
 def _numbers(view: View, key: str) -> list[str]:
-    return [
-        f"CAST(json_extract_string({key}, {literal('/' + _pointer(c.name))}) AS {c.lake_type}) AS n{i}"
-        for i, c in enumerate(_whole_keys(view))
-    ]
+    return [f"{key_number(key, c)} AS n{i}" for i, c in enumerate(_whole_keys(view))]
 
 
 def _tail_rows(view: View, values: str) -> str:
@@ -183,10 +192,6 @@ def _winners(view: View) -> str:
     rows = view.after_truncate(f"({view.placed(where)})")
     last = ", ".join(f"arg_max_null({c}, {RANK}) AS {c}" for c in ("op", "img", "sid", "bare"))
     return f"SELECT *, {partial} AS partial FROM (SELECT k, {last} FROM {rows} AS p GROUP BY k)"
-
-
-def _pointer(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _partial_steps(view: View) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -22,6 +25,7 @@ from cdc_lake.project.history_fold import fold_history
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import add_folded
+from cdc_lake.project.shares import Tell, untold
 from cdc_lake.project.snapshot import SourceState, TableState, prepare, read_source
 from cdc_lake.project.tail import new_lows, without_place
 from cdc_lake.project.writing import Place, write_fold
@@ -42,10 +46,39 @@ class Folded:
     history_rows: int = 0
 
 
+_SPILL = "cdc-lake-fold-"
+
+Watcher = Callable[[TableId, str, float], None]
+"""Hears of a table what its fold does, and which part of that is done, from 0 to 1."""
+
+
+def unwatched(_table: TableId, _what: str, _done: float) -> None:
+    """For folds that nobody watches."""
+
+
+def _sweep_spills() -> None:
+    """Remove what folds that were killed have left on the disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SPILL}*-*"):
+        owner = folder.name.removeprefix(_SPILL).partition("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 @contextmanager
 def fold_connection(memory_mb: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that stays within `memory_mb` and spills to a temporary folder."""
-    spill = tempfile.mkdtemp(prefix="cdc-lake-fold-")
+    _sweep_spills()
+    spill = tempfile.mkdtemp(prefix=f"{_SPILL}{os.getpid()}-")
     options: dict[str, Any] = {
         "memory_limit": f"{memory_mb}MB",
         "temp_directory": spill,
@@ -67,8 +100,10 @@ def fold_source(
     wanted: Collection[TableId] | None = None,
     *,
     memory_mb: int = 1024,
+    tell: Watcher = unwatched,
 ) -> Iterator[Folded]:
     """Fold the tables of `source` (all, or those `wanted`) up to the cut; a table that fails does not stop the others.
+    `tell` hears of each large one how far it has come.
 
     Idempotent: killed anywhere, it resumes from the last commit of each table.
     """
@@ -76,14 +111,16 @@ def fold_source(
         state = read_source(con, lake, source, captured)
         for table in state.tables:
             if wanted is None or table.table in wanted:
-                yield _timed(con, state, table)
+                yield _timed(con, state, table, tell=partial(tell, table.table))
 
 
-def _timed(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False) -> Folded:
+def _timed(
+    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, tell: Tell, replacing: bool = False
+) -> Folded:
     begun = time.monotonic()
     try:
-        done = fold_table(con, state, table, replacing=replacing)
-        done = _with_history(con, state, table, done, replacing=replacing)
+        done = fold_table(con, state, table, replacing=replacing, tell=tell)
+        done = _with_history(con, state, table, done, replacing=replacing, tell=tell)
     except CdcLakeError as error:
         done = Folded(table.table, "failed", error=error)
     except duckdb.Error as error:
@@ -92,11 +129,17 @@ def _timed(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState
 
 
 def _with_history(
-    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, done: Folded, *, replacing: bool
+    con: duckdb.DuckDBPyConnection,
+    state: SourceState,
+    table: TableState,
+    done: Folded,
+    *,
+    replacing: bool,
+    tell: Tell,
 ) -> Folded:
     """`current` is folded: what its history meets does not undo that."""
     try:
-        rows = fold_history(con, state, table, replacing=replacing)
+        rows = fold_history(con, state, table, replacing=replacing, tell=tell)
     except (DeltaError, OSError, ValueError, RuntimeError, duckdb.Error) as error:
         return replace(done, outcome="failed", error=_explained(table.table, error, "The history of "))
     # What is known of `current` is as new as before, but something was folded.
@@ -104,17 +147,29 @@ def _with_history(
 
 
 def rebuild_table(
-    lake: Lake, source: str, captured: Callable[[TableId], bool], table: TableId, *, memory_mb: int = 1024
+    lake: Lake,
+    source: str,
+    captured: Callable[[TableId], bool],
+    table: TableId,
+    *,
+    memory_mb: int = 1024,
+    tell: Watcher = unwatched,
 ) -> Folded:
-    """Fold one table from the start of its log and swap the result in; readers see the old one until then."""
+    """Fold one table from the start of its log and swap the result in; readers see the old one until then. `tell`
+    hears how far it has come."""
     with fold_connection(memory_mb) as con:
         state = read_source(con, lake, source, captured, anew={table})
         found = next(t for t in state.tables if t.table == table)
-        return _timed(con, state, found, replacing=True)
+        return _timed(con, state, found, tell=partial(tell, table), replacing=True)
 
 
 def fold_table(
-    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False
+    con: duckdb.DuckDBPyConnection,
+    state: SourceState,
+    table: TableState,
+    *,
+    replacing: bool = False,
+    tell: Tell = untold,
 ) -> Folded:
     """Fold one table; `replacing` puts the result in place of whatever fold there is.
 
@@ -140,17 +195,25 @@ def fold_table(
     view = _view(con, state, table, cut)
     reach("fold:before-write")
     try:
-        rows = write_fold(con, view, place, checkpoint, own=state.lake.own, whole=replacing or table.base is None)
+        whole = replacing or table.base is None
+        rows = write_fold(con, view, place, checkpoint, own=state.lake.own, whole=whole, tell=tell)
     except (DeltaError, OSError, ValueError, RuntimeError) as error:
-        now = Place.of(state, table.table)
-        stored = now.read(lows)[1]
-        if stored != checkpoint:
-            if not replacing and not _is_as_known(table, now, lows):
-                return Folded(table.table, "overtaken", cut=stored.cut)
-            raise _explained(table.table, error) from error
-        rows = 0
+        return _after_failure(state, table, checkpoint, error, replacing=replacing)
     reach("fold:after-commit")
     return Folded(table.table, "folded", rows=rows, cut=cut)
+
+
+def _after_failure(
+    state: SourceState, table: TableState, checkpoint: Checkpoint, error: Exception, *, replacing: bool
+) -> Folded:
+    """What a commit that failed has done after all."""
+    now = Place.of(state, table.table)
+    stored = now.read(checkpoint.lows)[1]
+    if stored == checkpoint:
+        return Folded(table.table, "folded", cut=checkpoint.cut)
+    if not replacing and not _is_as_known(table, now, checkpoint.lows):
+        return Folded(table.table, "overtaken", cut=stored.cut)
+    raise _explained(table.table, error) from error
 
 
 def _is_as_known(table: TableState, place: Place, lows: Collection[tuple[str, int]]) -> bool:

@@ -19,15 +19,14 @@ from dataclasses import dataclass, field
 
 from deltalake import DeltaTable, Transaction
 
-from cdc_lake.project.base import WHOLE_NUMBERS
 from cdc_lake.project.checkpoint import Checkpoint, read_checkpoint
 from cdc_lake.project.files import LogFiles, Lows, scan
 from cdc_lake.project.history_names import distinct_names
+from cdc_lake.project.keys import WHOLE_NUMBERS
 from cdc_lake.project.life import HISTORY_COLUMNS
-from cdc_lake.project.schema import Column
 from cdc_lake.project.segments import Segment, segments_of
 from cdc_lake.project.shapes import Shapes
-from cdc_lake.sqltext import ident, literal
+from cdc_lake.sqltext import ident
 
 PART = "__part"
 CLOSED, OPEN, PATCH = "closed", "open", "patch"
@@ -159,12 +158,6 @@ def number_places(shapes: Shapes) -> list[int]:
     keys = shapes.target.key_columns
     whole = all(c.lake_type in WHOLE_NUMBERS for c in keys)
     return [i for i, c in enumerate(shapes.target.columns) if c in keys] if whole else []
-
-
-def key_number(key: str, column: Column) -> str:
-    """SQL of a whole number in the key's text `key`."""
-    pointer = "/" + column.name.replace("~", "~0").replace("/", "~1")
-    return f"CAST(json_extract_string({key}, {literal(pointer)}) AS {column.lake_type})"
 
 
 def _values(shapes: Shapes, ends: Mapping[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ key, one whose key was redefined, and one whose source sends no transaction meta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import duckdb
@@ -25,26 +25,34 @@ from cdc_lake.project.history_base import HistoryBase, Reach, read_reach, shape_
 from cdc_lake.project.history_plain import is_plain, plain_state_sql
 from cdc_lake.project.history_tail import Behind, find_behind
 from cdc_lake.project.history_writing import Fresh, HistoryWriter, stored
+from cdc_lake.project.keys import KeyOrder
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.life import Life, life_steps
 from cdc_lake.project.order import add_folded
 from cdc_lake.project.rules import anew_pays
 from cdc_lake.project.segments import replace_files, segments_of
 from cdc_lake.project.shapes import Shapes
+from cdc_lake.project.shares import COLUMNS, Share, Tell, cut_up, image_bytes, in_shares, untold
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.tail import Tail, new_lows, without_place
 from cdc_lake.project.timeline import timeline_sql
 
-# What DuckDB holds of a change while its line is made, many times over, in bytes.
-_ROW_BYTES = 800
+# How often DuckDB holds a change, in one form or another, while its line is made.
+_TIMES = 8
 # A snapshot whose last row landed longer ago is over, or it stands still.
 _ARRIVING_SECONDS = 60
 
 
 def fold_history(
-    con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState, *, replacing: bool = False
+    con: duckdb.DuckDBPyConnection,
+    state: SourceState,
+    table: TableState,
+    *,
+    replacing: bool = False,
+    tell: Tell = untold,
 ) -> int:
     """Fold the history of one table, and return how many rows were written; `replacing` makes it anew in any case.
+    `tell` hears how far it has come.
 
     Raises the errors of Delta and DuckDB. Idempotent: killed anywhere, it resumes from the last commit.
     """
@@ -55,7 +63,7 @@ def fold_history(
     if not _can_be(state, shapes):
         _empty(opened)
         return 0
-    fold = HistoryFold(con, state, table, shapes, opened)
+    fold = HistoryFold(con, state, table, shapes, opened, tell=tell)
     behind = None
     if opened is not None and not replacing:
         behind = find_behind(con, state, table, opened, fold.own)
@@ -99,13 +107,6 @@ def _empty(table: DeltaTable | None) -> None:
         replace_files(table, [], segments, Reach(shape=-1).transactions())
 
 
-def memory_limit(con: duckdb.DuckDBPyConnection) -> int:
-    """The memory that DuckDB may take, in bytes."""
-    (text,) = con.execute("SELECT current_setting('memory_limit')").fetchone() or ("1 GiB",)
-    number, unit = str(text).split()
-    return int(float(number) * 1024 ** ["bytes", "KiB", "MiB", "GiB", "TiB"].index(unit))
-
-
 class HistoryFold:
     """One fold of one table."""
 
@@ -116,8 +117,11 @@ class HistoryFold:
         table: TableState,
         shapes: Shapes,
         opened: DeltaTable | None,
+        *,
+        tell: Tell = untold,
     ) -> None:
         self._con, self._state, self._table, self._shapes, self._opened = con, state, table, shapes, opened
+        self._tell = tell
         self.own = f"{state.lake.own}.history_fold"
 
     @property
@@ -171,18 +175,26 @@ class HistoryFold:
         return self._write(behind.life, reach, tail, behind, plain=is_plain(behind.base, behind.life))
 
     def _write(self, life: Life, reach: Reach, tail: Tail, behind: Behind | None, *, plain: bool) -> int:
-        relation = f"{self.own}_lines"
+        base = behind.base if behind is not None else None
         path = history_path(self._state.lake.root, self._state.source, self._table.table)
-        try:
-            base = behind.base if behind is not None else None
-            self._fill(relation, tail, lambda chosen: _query(replace(life, chosen=chosen), base, plain=plain))
+
+        def write(count: int) -> int:
             writer = HistoryWriter(self._con, path, self._opened, self._state.lake.options, reach.transactions())
-            crashpoints.reach("history:before-write")
-            if behind is None:
-                writer.all(Fresh(relation, self._shapes), reach.shown)
+            fresh = Fresh(f"{self.own}_lines", self._shapes, clears=base is not None and bool(tail.facts.truncates))
+            for _ in self._each(fresh, tail, life, lambda one: _query(one, base, plain=plain), count):
+                crashpoints.reach("history:before-write")
+                if base is None:
+                    writer.add(fresh, reach.shown, count)
+            if base is None:
+                writer.replace()
             else:
-                clears = bool(behind.tail.facts.truncates)
-                writer.part(Fresh(relation, self._shapes, clears=clears), behind.base, reach.shown)
+                writer.part(fresh, base, reach.shown)
+            return writer.rows
+
+        try:
+            changes = tail.facts.placed + tail.facts.free
+            nbytes = changes * _TIMES * image_bytes(self._con, tail.relation)
+            rows = in_shares(self._con, nbytes, changes, write)
         except DeltaError:
             # Another fold was first: what it wrote is as right.
             if not self._is_changed(path):
@@ -190,44 +202,55 @@ class HistoryFold:
             return 0
         else:
             crashpoints.reach("history:after-commit")
-            return writer.rows
+            return rows
         finally:
-            self._con.execute(f"DROP TABLE IF EXISTS {relation}")
+            for name in ("lines", "timeline", "runs", "moved"):
+                self._con.execute(f"DROP TABLE IF EXISTS {self.own}_{name}")
 
-    def _fill(self, relation: str, tail: Tail, query: Callable[[str | None], str]) -> None:
-        """Make the table of what is written, from so many keys at a time that DuckDB has room for them."""
-        rows = tail.facts.placed + tail.facts.free
-        count = max(1, -(-rows * _ROW_BYTES // memory_limit(self._con)))
-        while True:
-            into = f"CREATE OR REPLACE TABLE {relation} AS"
-            try:
-                for chosen in self._shares(tail, count):
-                    self._con.execute(f"{into} {stored(self._shapes, query(chosen))}")
-                    into = f"INSERT INTO {relation}"
-            except duckdb.OutOfMemoryException:
-                # How much a change takes is not known before: of long rows, or of keys whose life is odd, far more.
-                if count > rows:
-                    raise
-                count *= 4
-            else:
-                return
-            finally:
-                self._con.execute(f"DROP TABLE IF EXISTS {self.own}_moved")
-
-    def _shares(self, tail: Tail, count: int) -> list[str | None]:
-        """Conditions (see `Life.chosen`) that share the keys out; a row is moved within one share only."""
+    def _each(self, fresh: Fresh, tail: Tail, life: Life, query: Callable[[Life], str], count: int) -> Iterator[None]:
+        """Make the table `fresh`, of one share of the keys after the other; behind a folded history, of all of them."""
+        into = f"CREATE OR REPLACE TABLE {fresh.relation} AS"
         if count == 1:
-            return [None]
-        shares: list[str | None] = [f"hash({{0}}) % {count} = {i}" for i in range(count)]
-        if not tail.facts.moves:
-            return shares
+            self._con.execute(f"{into} {stored(self._shapes, query(life))}")
+            yield
+            return
+        life = self._prepared(life)
+        apart = self._moved(tail) if tail.facts.moves else None
+        keys = f"SELECT __key FROM {life.relation}"
+        self._tell("setting out the history", 0.0)
+        with cut_up(self._con, self._placed(life), keys, KeyOrder.of(self._shapes), count, apart=apart) as shares:
+            for number, share in enumerate(shares):
+                self._tell("history", number / len(shares))
+                one = replace(life, set_out=share.files)
+                if life.carried is not None:
+                    one = replace(one, chosen=_chosen(share, apart))
+                self._con.execute(f"{into} {stored(self._shapes, query(one))}")
+                if life.carried is not None:
+                    into = f"INSERT INTO {fresh.relation}"
+                yield
+
+    def _prepared(self, life: Life) -> Life:
+        """With what is the same for all shares as tables."""
+        timeline, runs = f"{self.own}_timeline", f"{self.own}_runs"
+        self._con.execute(f"CREATE OR REPLACE TABLE {timeline} AS {life.timeline}")
+        life = replace(life, timeline=f"FROM {timeline}")
+        if life.carried is not None:
+            return life
+        self._con.execute(f"CREATE OR REPLACE TABLE {runs} AS WITH timeline AS (FROM {timeline}) {life.runs()}")
+        return replace(life, found_runs=f"FROM {runs}")
+
+    def _placed(self, life: Life) -> str:
+        runs = "" if life.carried is not None else f", runs AS ({life.runs()})"
+        return f"WITH timeline AS ({life.timeline}){runs} {life.placed(COLUMNS)}"
+
+    def _moved(self, tail: Tail) -> str:
+        """A query of all keys from or to which a row was moved."""
         moved = f"{self.own}_moved"
         self._con.execute(
             f"""CREATE OR REPLACE TABLE {moved} AS SELECT DISTINCT __key AS k FROM {tail.relation}
             WHERE {tail.unfolded} AND __key IS NOT NULL AND ({names(NEW_KEY)} OR {names(OLD_KEY)})"""
         )
-        apart = f"{{0}} NOT IN (SELECT k FROM {moved})"
-        return [*(f"{share} AND {apart}" for share in shares), f"{{0}} IN (SELECT k FROM {moved})"]
+        return f"SELECT k FROM {moved}"
 
     def _is_changed(self, path: str) -> bool:
         now = self._state.lake.open(path)
@@ -270,6 +293,14 @@ class HistoryFold:
             WHERE complete AND preceded AND r.pos <= {life.cut}"""
         ).fetchone()
         return row[0] if row is not None else None
+
+
+def _chosen(share: Share, apart: str | None) -> str:
+    """The condition (see `Life.chosen`) for the keys of a share."""
+    if share.apart:
+        return f"{{0}} IN ({apart})"
+    mine = share.holds(share.order.of_text("{0}"))
+    return mine if apart is None else f"{mine} AND {{0}} NOT IN ({apart})"
 
 
 def _query(life: Life, base: HistoryBase | None, *, plain: bool) -> str:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from cdc_lake.project.files import scan
 from cdc_lake.project.headers import NEW_KEY, OLD_KEY, names
 from cdc_lake.project.history import history_sql, state_sql
-from cdc_lake.project.history_base import CLOSED, HistoryBase, key_number, number_places
+from cdc_lake.project.history_base import CLOSED, HistoryBase, number_places
+from cdc_lake.project.keys import key_number
 from cdc_lake.project.life import HISTORY_COLUMNS, Life
 
 _IMAGE = "FILTER (op <> 'd')"

@@ -14,8 +14,9 @@ from deltalake import DeltaTable
 
 from cdc_lake.project.files import at_or_above, scan
 from cdc_lake.project.history import history_sql
-from cdc_lake.project.history_base import HistoryBase, key_number, read_reach
+from cdc_lake.project.history_base import HistoryBase, read_reach
 from cdc_lake.project.history_plain import is_plain, plain_sql
+from cdc_lake.project.keys import key_number
 from cdc_lake.project.life import HISTORY_COLUMNS, Carried, Life
 from cdc_lake.project.order import add_folded, load_ends
 from cdc_lake.project.snapshot import SourceState, TableState, partitions_of

@@ -11,10 +11,11 @@ from deltalake import DeltaTable, Transaction
 from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.project.base import WHOLE_NUMBERS, storage_type
+from cdc_lake.project.base import storage_type
 from cdc_lake.project.delta import holding, to_rewrite
 from cdc_lake.project.files import scan
-from cdc_lake.project.history_base import AS_TEXT, CLOSED, OPEN, PART, PATCH, HistoryBase, key_number, stored_names
+from cdc_lake.project.history_base import AS_TEXT, CLOSED, OPEN, PART, PATCH, HistoryBase, stored_names
+from cdc_lake.project.keys import WHOLE_NUMBERS, key_number
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.rules import Cost, file_rows, patch_pays
 from cdc_lake.project.segments import Segment, SegmentWriter, replace_all, replace_files
@@ -77,17 +78,24 @@ class HistoryWriter:
     ) -> None:
         self._con = con
         self._path, self._table, self._options, self._held = path, table, options, list(held)
+        self._added: list[AddAction] = []
+        self._schema = pa.schema([])
         self.rows = 0
 
-    def all(self, fresh: Fresh, shown: int | None) -> None:
-        """Write the whole history anew."""
-        files = []
+    def add(self, fresh: Fresh, shown: int | None, shares: int) -> None:
+        """Write one of about so many `shares` of a history that is made anew."""
         for part, query in ((CLOSED, fresh.closed), (OPEN, _lasting(fresh.opened, shown))):
-            limit = file_rows(_count(self._con, query))
-            files += self._files(part, fresh.shapes, query, limit)
+            limit = file_rows(_count(self._con, query) * shares)
+            self._added += self._files(part, fresh.shapes, query, limit)
         schema = self._reader(f"SELECT * FROM {fresh.relation} LIMIT 0").schema
-        schema = schema.append(pa.field(PART, pa.string()))
-        replace_all(self._path, self._table, schema, files, held=self._held, options=self._options, partition_by=[PART])
+        self._schema = schema.append(pa.field(PART, pa.string()))
+
+    def replace(self) -> None:
+        """Put what was added in place of the whole history."""
+        replace_all(
+            self._path, self._table, self._schema, self._added, held=self._held, options=self._options,
+            partition_by=[PART],
+        )  # fmt: skip
 
     def part(self, fresh: Fresh, base: HistoryBase, shown: int | None) -> None:
         """Add the lines that ended, and write what is open where it has changed."""

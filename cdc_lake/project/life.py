@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cdc_lake.project.files import scan
 from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.shapes import Shapes
-from cdc_lake.project.tail import AFTER_ALL, ENDS_RUN, OPENS_RUN, RUN, Facts, Tail, placed
+from cdc_lake.project.tail import AFTER_ALL, ENDS_RUN, OPENS_RUN, RUN, SET_OUT, Facts, Tail, placed
 from cdc_lake.sqltext import literal
 
 # What follows the source's columns in `history`. The first five are the contract; positions are those of
@@ -54,7 +54,8 @@ class Life:
     the position at which the log begins (see `land.starts`), `renaming` tells rows that were sent under another key.
     With `carried` it is what comes behind a folded history, for a table with a key. `chosen` limits it too, by an SQL
     condition in which a key stands as `{0}`: no row may have been moved between a key that meets it and one that does
-    not."""
+    not. `set_out` are files of all its rows with their places, as `placed` gives them (see `shares`), and `found_runs`
+    is a query of what `runs` gives for the whole log."""
 
     shapes: Shapes
     files: tuple[str, ...]
@@ -65,10 +66,14 @@ class Life:
     renaming: Renaming | None = None
     carried: Carried | None = None
     chosen: str | None = None
+    set_out: tuple[str, ...] | None = None
+    found_runs: str | None = None
 
     @property
     def relation(self) -> str:
         """The log, every row under the key that it is shown by."""
+        if self.set_out is not None:
+            return scan(self.set_out, SET_OUT)
         if self.carried is not None:
             return f"(SELECT * FROM {self.carried.tail.relation} WHERE {self.carried.tail.unfolded})"
         return Tail(self.files, renaming=self.renaming).relation
@@ -82,6 +87,9 @@ class Life:
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
+        if self.set_out is not None:
+            where = f"__op = 't' OR {self.wanted}"
+            return f"SELECT {', '.join(columns)}, pos_tx, pos_order, off FROM {self.relation} WHERE {where}"
         if self.carried is not None:
             return placed(self.carried.tail, "timeline", self.cut, columns, where=f"(__op = 't' OR {self.wanted})")
         facts, runs = Facts(1, 1, 1, 1, 1), "(SELECT lsn, pos FROM runs)"
@@ -97,6 +105,8 @@ class Life:
 
         One that was begun again at the same LSN begins at the second first row.
         """
+        if self.found_runs is not None:
+            return self.found_runs
         files = scan(self.files)
         marked = f"""SELECT __lsn AS lsn, max(__source_ts) AS ts, max(__offset) FILTER ({OPENS_RUN}) AS opened,
             max(__offset) FILTER ({ENDS_RUN}) AS ended, min(__offset) AS low,

@@ -103,6 +103,8 @@ class SourceState:
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the place for our own relations: the in-memory catalogue `lake` with the schema `internal`."""
     con.execute("ATTACH ':memory:' AS lake; CREATE SCHEMA lake.internal; SET TimeZone = 'UTC'")
+    # DuckDB draws it on stdout, also into a pipe that must hold a result and nothing else.
+    con.execute("SET enable_progress_bar = false")
 
 
 def read_source(

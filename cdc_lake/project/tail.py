@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 
+from cdc_lake.land.tables import LOG
 from cdc_lake.project.files import LogFiles, Lows, at_or_above, scan
 from cdc_lake.project.renaming import Renaming
 from cdc_lake.sqltext import literal
@@ -31,6 +33,8 @@ OPENS_RUN = "__snapshot IN ('first', 'first_in_data_collection')"
 ENDS_RUN = "__snapshot IN ('last', 'last_in_data_collection')"
 # The position of a transaction that has not ended.
 NEVER = 1 << 61
+# Rows that are set out: those of a log, and their places.
+SET_OUT = pa.schema([*LOG, *(pa.field(name, pa.int64()) for name in ("pos_tx", "pos_order", "off"))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Tail:
     `late_runs` the LSNs of those beyond the position of reading, `superseded` a condition for rows without a
     transaction that do not count, `clear` the place (a query) before which a complete snapshot ended all rows, and
     `held` says that one is on its way, for which a fold must wait. `renaming` tells rows that were sent under another
-    key than the table has now.
+    key than the table has now. `set_out` says that the files hold visible rows alone, each with its place, as `placed`
+    gives them (see `shares`).
     """
 
     files: tuple[str, ...] = ()
@@ -78,6 +83,7 @@ class Tail:
     clear: str | None = None
     held: bool = False
     renaming: Renaming | None = None
+    set_out: bool = False
 
     @property
     def clears(self) -> bool:
@@ -87,7 +93,7 @@ class Tail:
     @property
     def relation(self) -> str:
         """The files' rows, under the keys that they are shown by."""
-        files = scan(self.files)
+        files = scan(self.files, SET_OUT if self.set_out else None)
         return files if self.renaming is None else self.renaming.over(files)
 
     @property
@@ -144,6 +150,8 @@ def placed(tail: Tail, ends: str, cut: int, columns: Sequence[str], *, where: st
     `ends` must know the transactions that were folded long ago (`order.add_folded`) when the tail has free rows.
     """
     items = ", ".join(columns)
+    if tail.set_out:
+        return f"SELECT {items}, pos_tx, pos_order, off FROM {tail.relation} WHERE {where}"
     visible = f"{tail.unfolded} AND __op IN ('c', 'u', 'r', 'd', 't') AND ({where})"
     parts = []
     if tail.facts.placed:

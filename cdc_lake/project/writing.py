@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, Transaction
+from deltalake.transaction import AddAction
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.events import TableId
@@ -18,7 +18,6 @@ from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.base import (
     LAYOUT,
     OVER,
-    WHOLE_NUMBERS,
     WRITING,
     Base,
     own_names,
@@ -29,10 +28,13 @@ from cdc_lake.project.base import (
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View, keyed_sql
 from cdc_lake.project.delta import Delta, Rewrite, bag_rewrite, find_delta, forget_delta, keyed_rewrite
+from cdc_lake.project.keys import WHOLE_NUMBERS, KeyOrder
 from cdc_lake.project.rules import Cost, file_rows, patch_pays, whole_pays
-from cdc_lake.project.segments import SegmentWriter, replace_all, replace_files, segments_of
+from cdc_lake.project.segments import Segment, SegmentWriter, replace_all, replace_files, segments_of
 from cdc_lake.project.shapes import Shapes
+from cdc_lake.project.shares import COLUMNS, Tell, cut_up, image_bytes, in_shares, shares_for, untold
 from cdc_lake.project.snapshot import SourceState
+from cdc_lake.project.tail import placed
 from cdc_lake.sqltext import ident
 
 _BATCH_ROWS = 50_000
@@ -62,12 +64,20 @@ class Place:
 
 
 def write_fold(
-    con: duckdb.DuckDBPyConnection, view: View, place: Place, checkpoint: Checkpoint, *, own: str, whole: bool
+    con: duckdb.DuckDBPyConnection,
+    view: View,
+    place: Place,
+    checkpoint: Checkpoint,
+    *,
+    own: str,
+    whole: bool,
+    tell: Tell = untold,
 ) -> int:
     """Bring the fold at `place` to what `view` shows, and return how many rows were written.
 
-    `whole` writes all of it, in any case; else that is done when its columns change or the changes are as many as its
-    rows. Raises DeltaError when another fold was committed since the snapshots of `place`.
+    `whole` writes all of it, in any case; else that is done when its columns change, when the changes are as many as
+    its rows, or when there is no memory for them. `tell` hears how far it has come. Raises DeltaError when another fold
+    was committed since the snapshots of `place`.
     """
     writer = _Writer(con, view.shapes, place, checkpoint)
     base = placed_base(place.read(checkpoint.lows)[0], view.shapes)
@@ -75,11 +85,34 @@ def write_fold(
     folded = sum(s.rows for s in segments)
     tail = view.tail.facts.placed + view.tail.facts.free
     limit = file_rows(folded + tail)
-    if whole or base is None or view.tail.clears or whole_pays(tail, folded) or not writer.fits(place.table):
-        inner = keyed_sql(view) if view.shapes.keyed else bag_sql(view)
-        return writer.all(inner, limit)
+    nbytes = tail * image_bytes(con, view.tail.relation)
+
+    def anew() -> int:
+        return in_shares(con, nbytes, tail, lambda count: writer.all(_all_of(con, view, count, tell), limit))
+
+    large = view.shapes.keyed and shares_for(con, nbytes) > 1
+    if whole or large or base is None or view.tail.clears or whole_pays(tail, folded) or not writer.fits(place.table):
+        return anew()
+    try:
+        return _part(con, view, writer, base, segments, limit=limit, own=own)
+    except duckdb.OutOfMemoryException:
+        return anew()
+
+
+def _part(
+    con: duckdb.DuckDBPyConnection,
+    view: View,
+    writer: _Writer,
+    base: Base,
+    segments: Sequence[Segment],
+    *,
+    limit: int,
+    own: str,
+) -> int:
+    """Write the files that the changes touch, or a patch over all."""
     if not view.shapes.keyed:
         return writer.part(bag_rewrite(con, view, base, segments=segments, limit=limit), limit)
+    folded = sum(s.rows for s in segments)
     try:
         delta = find_delta(con, view, base, own)
         rewrite = keyed_rewrite(con, view, base, delta, segments=segments, limit=limit)
@@ -88,6 +121,21 @@ def write_fold(
         return writer.part(rewrite, limit)
     finally:
         forget_delta(con, own)
+
+
+def _all_of(con: duckdb.DuckDBPyConnection, view: View, count: int, tell: Tell) -> Iterator[str]:
+    """Queries of all that `view` shows: one for each of about `count` shares of the keys."""
+    if not view.shapes.keyed or count == 1:
+        yield keyed_sql(view) if view.shapes.keyed else bag_sql(view)
+        return
+    tail, order = view.tail, KeyOrder.of(view.shapes)
+    placed_rows = placed(tail, view.ends, view.cut, COLUMNS)
+    keys = f"SELECT __key FROM {tail.relation} WHERE {tail.unfolded}"
+    tell("setting out", 0.0)
+    with cut_up(con, placed_rows, keys, order, count) as shares:
+        for number, share in enumerate(shares):
+            tell("current", number / len(shares))
+            yield keyed_sql(replace(view, tail=share.of(tail), share=share))
 
 
 class _Writer:
@@ -107,9 +155,14 @@ class _Writer:
         schema = self._reader(f"SELECT {', '.join(nothing)}, {own}").schema
         return table is not None and Schema.from_arrow(schema) == table.schema()
 
-    def all(self, inner: str, limit: int) -> int:
-        """Write the whole table anew, its files in the order of the key."""
-        schema, added, rows = self._files(self._place.path, self._ordered(inner), limit)
+    def all(self, inners: Iterable[str], limit: int) -> int:
+        """Write the whole table anew from queries that follow each other in the order of the key."""
+        added: list[AddAction] = []
+        rows = 0
+        for inner in inners:
+            schema, files, more = self._files(self._place.path, self._ordered(inner), limit)
+            added += files
+            rows += more
         replace_all(self._place.path, self._place.table, schema, added, held=self._anew(), options=self._place.options)
         return rows
 
@@ -143,7 +196,7 @@ class _Writer:
         order = f" ORDER BY {', '.join(map(str, places))}" if keys else ""
         return f"SELECT {', '.join(items)} FROM ({inner}){order}"
 
-    def _files(self, path: str, query: str, limit: int) -> tuple[pa.Schema, Sequence[Any], int]:
+    def _files(self, path: str, query: str, limit: int) -> tuple[pa.Schema, Sequence[AddAction], int]:
         source = self._reader_of(query)
         writer = SegmentWriter(path, self._place.options, limit)
         added = writer.write(source.schema, iter(source), lambda: reach("fold:writing"))

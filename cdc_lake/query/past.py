@@ -72,7 +72,7 @@ def _position(source: SourceState, table: str, moment: str) -> int:
     con = duckdb.connect()
     try:
         source.lake.reach(con)
-        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         position = find_position(con, calendar, moment).position
         for state in source.tables:
             if _same(table, str(state.table)):

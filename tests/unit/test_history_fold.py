@@ -86,7 +86,8 @@ def check(folder: Path, said: str) -> Counter[bool | None]:
         if shown != whole:
             extra = [r for r in shown if r not in whole]
             missing = [r for r in whole if r not in shown]
-            pytest.fail(f"{said}, {table.table}: missing {missing}, extra {extra}")
+            twice = [r for r in set(map(repr, shown)) if [*map(repr, shown)].count(r) != [*map(repr, whole)].count(r)]
+            pytest.fail(f"{said}, {table.table}: missing {missing}, extra {extra}, as often {twice}")
         found[goes_on(con, state, table)] += 1
     con.close()
     return found

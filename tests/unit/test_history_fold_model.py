@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from cdc_lake.project import history_base, history_fold, rules
-from cdc_lake.project.base import WHOLE_NUMBERS
+from cdc_lake.project.keys import WHOLE_NUMBERS
 from tests.history_model import Chronicle
 from tests.lake_model import Feed
 from tests.unit.test_history_fold import check, fold, folded_query, opened
@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch, chance: Random) -> None:
     # Keys are compared by their text then.
     monkeypatch.setattr(history_base, "WHOLE_NUMBERS", chance.choice([WHOLE_NUMBERS, ()]))
     # So much that a few changes fill the memory: the keys are shared out.
-    monkeypatch.setattr(history_fold, "_ROW_BYTES", chance.choice([100, 1 << 28]))
+    monkeypatch.setattr(history_fold, "image_bytes", lambda *_: chance.choice([100, 1 << 25]))
 
 
 def play(folder: Path, chance: Random, said: str, *, snapshots: bool) -> Counter[bool | None]:

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from cdc_lake.events import TableId
+from cdc_lake.project import writing
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.fold import fold_source
@@ -110,6 +111,11 @@ class Workload:
             tx.bag_delete(BAG, chance.randrange(len(rows)))
 
 
+def in_shares(monkeypatch: pytest.MonkeyPatch, chance: Random) -> None:
+    """A few changes fill the memory: they are set out by key, and folded in shares."""
+    monkeypatch.setattr(writing, "image_bytes", lambda *_: chance.choice([1 << 27, 1 << 28]))
+
+
 def play(folder: Path, seed: int, *, torn: bool, metadata: bool) -> None:
     """Some rounds of transactions, landing, reading and folding; each read is compared with the model."""
     chance = Random(seed)
@@ -149,6 +155,14 @@ def test_current_equals_the_model_at_the_cut_whatever_lags(tmp_path: Path, seed:
 @pytest.mark.parametrize("seed", range(100, 106))
 def test_current_equals_the_model_when_all_has_landed(tmp_path: Path, seed: int) -> None:
     play(tmp_path, seed, torn=False, metadata=True)
+
+
+@pytest.mark.parametrize("seed", range(400, 412))
+def test_current_equals_the_model_when_there_is_memory_for_few_changes(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_shares(monkeypatch, Random(seed))
+    play(tmp_path, seed, torn=seed % 4 == 1, metadata=seed % 4 != 0)
 
 
 @pytest.mark.parametrize("seed", range(200, 206))
