@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import consume, fold, freshness, history, layout, objectstore, promises, start, throughput, verify
+from benchmarks import (
+    consume,
+    fold,
+    freshness,
+    history,
+    layout,
+    objectstore,
+    promises,
+    start,
+    throughput,
+    verify,
+    volume,
+)
 from benchmarks.document import PAGE, page
 from benchmarks.report import Report, say
 from cdc_lake.local.stack import Stack
@@ -37,6 +49,7 @@ BENCHMARKS = {
     "fold": Benchmark("What do folds cost, and reading between them?", fold.run, 1_000_000, 10_000_000, stack=False),
     "history": Benchmark("What does a folded history cost?", history.run, 300_000, 2_000_000, stack=False),
     "layout": Benchmark("How much of the log does a question skip?", layout.run, 200_000, 1_000_000, stack=False),
+    "volume": Benchmark("How does it hold with tens of millions of rows?", volume.run, 1_000_000, 50_000_000),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
 }
 

@@ -2,18 +2,21 @@
 
 Two connectors capture one table, one with `provide.transaction.metadata` and one without. Without it a sink has no
 transactions to land and a reader has no cut to keep: rows are ordered by offset alone. Changes are made in
-transactions of ten rows. Rates are of rows of the table; each is the median of runs that take turns.
+transactions of ten rows. Rates are of rows of the table; each is the median of runs that take turns. CPU seconds tell
+the cost also where other work runs beside it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,55 +70,71 @@ def _measure(ends: Any, name: str, folder: Path, report: Report) -> None:
     for form in FORMS:
         with ConnectClient(ends.connect_url) as client:
             client.delete(f"{name}_{form}")
-    rates: dict[str, list[float]] = {form: [] for form in FORMS}
+    took: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
     for number in range(ROUNDS):
         for form in FORMS:
             config = _project(ends, dsn, folder / f"land_{form}_{number}", f"{name}_{form}")
-            rates[form].append((loaded + changed) / _command(config, "sink", "run", "--until-caught-up"))
-            say(f"landing {form} transaction metadata: {rates[form][-1]:,.0f} rows/s")
+            took[form].append(_command(config, "sink", "run", "--until-caught-up"))
+            say(f"landing {form} transaction metadata: {(loaded + changed) / took[form][-1][0]:,.0f} rows/s")
     for config in kept.values():
         _command(config, "sink", "run", "--until-caught-up")
-    _tell_landing(report, {form: median(found) for form, found in rates.items()})
+    _tell_landing(report, {form: _medians(found) for form, found in took.items()}, loaded + changed)
     _tell_reading(report, _read(kept), loaded)
 
 
-def _read(kept: dict[str, Path]) -> dict[str, tuple[float, float]]:
-    """Seconds to open a session, and of the query in it."""
-    opened: dict[str, list[float]] = {form: [] for form in FORMS}
-    asked: dict[str, list[float]] = {form: [] for form in FORMS}
+def _medians(found: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return median(seconds for seconds, _ in found), median(cpu for _, cpu in found)
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), time.process_time()
+
+
+def _since(before: tuple[float, float]) -> tuple[float, float]:
+    now = _now()
+    return now[0] - before[0], now[1] - before[1]
+
+
+def _read(kept: dict[str, Path]) -> dict[str, tuple[float, ...]]:
+    """Seconds and CPU seconds to open a session, and those of the query in it."""
+    opened: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
+    asked: dict[str, list[tuple[float, float]]] = {form: [] for form in FORMS}
     answers = set()
     for _ in range(LOOKS):
         for form, config in kept.items():
-            begun = time.monotonic()
+            begun = _now()
             con = cdc_lake.connect(config, tables=["sales"])
-            ready = time.monotonic()
+            opened[form].append(_since(begun))
+            ready = _now()
             answers.add(con.execute(QUESTION).fetchone())
-            asked[form].append(time.monotonic() - ready)
-            opened[form].append(ready - begun)
+            asked[form].append(_since(ready))
             con.close()
     if len(answers) != 1:
         raise SystemExit(f"the two lakes differ: {answers}")
-    return {form: (median(opened[form]), median(asked[form])) for form in FORMS}
+    return {form: (*_medians(opened[form]), *_medians(asked[form])) for form in FORMS}
 
 
-def _tell_landing(report: Report, rates: dict[str, float]) -> None:
-    table = report.table("Landing, transactions of ten rows", **{"transaction metadata": "", "rows/s": ",.0f"})
+def _tell_landing(report: Report, took: dict[str, tuple[float, float]], rows: int) -> None:
+    columns = {"transaction metadata": "", "rows/s": ",.0f", "CPU µs a row": ".2f"}
+    table = report.table("Landing, transactions of ten rows", **columns)
     for form in FORMS:
-        table.add(form, rates[form])
-    report.note(f"Identity, order and cut cost {1 - rates['with'] / rates['without']:.1%} of the rate of landing.")
+        table.add(form, rows / took[form][0], took[form][1] / rows * 1e6)
+    rate, cpu = (1 - took["without"][i] / took["with"][i] for i in (0, 1))
+    report.note(f"Identity, order and cut cost {rate:.1%} of the rate of landing, and {cpu:.1%} of its CPU time.")
 
 
-def _tell_reading(report: Report, seconds: dict[str, tuple[float, float]], loaded: int) -> None:
+def _tell_reading(report: Report, took: dict[str, tuple[float, ...]], loaded: int) -> None:
     table = report.table(
         f"Reading {loaded:,} folded rows, each changed once since",
-        **{"a cut": "", "session opened, s": ".3f", "query, s": ".3f"},
+        **{"a cut": "", "session opened, s": ".3f", "its CPU, s": ".3f", "query, s": ".3f", "CPU, s": ".3f"},
     )
     for form in FORMS:
-        table.add(form, *seconds[form])
-    whole = {form: sum(seconds[form]) for form in FORMS}
+        table.add(form, *took[form])
+    seconds, cpu = (took["with"][i] / took["without"][i] - 1 for i in (2, 3))
+    whole = {form: took[form][1] + took[form][3] for form in FORMS}
     report.note(
-        f"Reading at the cut costs {seconds['with'][1] / seconds['without'][1] - 1:.1%} of the query, "
-        f"{whole['with'] / whole['without'] - 1:.1%} with the opening."
+        f"Reading at the cut costs {seconds:.1%} of the query's time, {cpu:.1%} of its CPU time, and "
+        f"{whole['with'] / whole['without'] - 1:.1%} of the CPU time with the opening."
     )
 
 
@@ -146,11 +165,14 @@ def _project(ends: Any, dsn: str, folder: Path, prefix: str) -> Path:
     return file
 
 
-def _command(config: Path, *arguments: str) -> float:
-    """Run it to its end; the seconds it took."""
+def _command(config: Path, *arguments: str) -> tuple[float, float]:
+    """Run it to its end; the seconds and the CPU seconds that it took."""
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-m", "cdc_lake", "--config", str(config), "-q", *arguments], check=True)
-    return time.monotonic() - begun
+    process = subprocess.Popen([sys.executable, "-m", "cdc_lake", "--config", str(config), "-q", *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(arguments)}: status {status}")
+    return time.monotonic() - begun, usage.ru_utime + usage.ru_stime
 
 
 def _remove(ends: Any, name: str) -> None:
