@@ -14,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ SECONDS = 30
 
 
 def run(ends: Any, _stack: Stack, report: Report) -> None:
+    with trading(ends) as (config, dsn, _):
+        _measure(config, dsn, report)
+
+
+@contextmanager
+def trading(ends: Any) -> Iterator[tuple[Path, str, subprocess.Popen[bytes]]]:
+    """A shop that is captured, landed and folded, and its sink: the configuration, the source's DSN, the process."""
     name = f"fresh{uuid.uuid4().hex[:8]}"
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-fresh-"))
     with psycopg.connect(ends.dsn, autocommit=True) as admin:
@@ -55,7 +63,7 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
     subprocess.run([*command, "-q", "fold"], check=True)
     sink = subprocess.Popen([*command, "-q", "sink", "run"])
     try:
-        _measure(config, dsn, report)
+        yield config, dsn, sink
     finally:
         sink.send_signal(signal.SIGTERM)
         sink.wait()
