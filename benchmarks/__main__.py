@@ -18,6 +18,7 @@ from benchmarks import (
     layout,
     objectstore,
     promises,
+    soak,
     start,
     throughput,
     verify,
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "fold": Benchmark("What do folds cost, and reading between them?", fold.run, 1_000_000, 10_000_000, stack=False),
     "history": Benchmark("What does a folded history cost?", history.run, 300_000, 2_000_000, stack=False),
     "layout": Benchmark("How much of the log does a question skip?", layout.run, 200_000, 1_000_000, stack=False),
+    "soak": Benchmark("Does the sink stay as it is, hour by hour?", soak.run, 2, 60),
     "volume": Benchmark("How does it hold with tens of millions of rows?", volume.run, 1_000_000, 50_000_000),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
 }
