@@ -80,6 +80,10 @@ class Sink(Section):
     flush_mb: float = Field(default=64, gt=0, description="or as soon as this many MB are buffered")
     memory_mb: float = Field(default=1024, ge=32, description="buffers never hold more; the consumer pauses instead")
     maintain: bool = Field(default=True, description="run `cdc-lake maintain` beside it when enough was committed")
+    metrics: str | None = Field(
+        default=None, description="host:port on which it answers `/metrics`, `/healthz` and `/readyz`; none without"
+    )
+    log: Literal["text", "json"] = Field(default="text", description="`json` writes one JSON object a line to stderr")
 
 
 _LATER = "checked and kept, without effect in this version"

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -35,6 +34,9 @@ from cdc_lake.land.append import covered
 from cdc_lake.land.landing import Landed, Landing, Round
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
+from cdc_lake.logs import correlated
+from cdc_lake.progress import Flushed, Observer, Progress
+from cdc_lake.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +49,6 @@ _LAG_SECONDS = 5.0
 _PATIENCE_SECONDS = 5.0
 # How soon the source is asked again for a table that its catalogue did not have, or when it was away.
 _CATALOGUE_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the sink has done so far, for a progress line."""
-
-    events: int = 0
-    dead: int = 0
-    commits: int = 0
-    tables: set[TableId] = field(default_factory=set)
-    started: float = field(default_factory=time.monotonic)
-    last_commit: float | None = None
-    lag: int | None = None
-    waiting: str = ""
-    stopped: dict[TopicPartition, PartitionError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +68,8 @@ class Sink:
     stops with a named error in `progress.stopped`; the others go on.
     """
 
+    _observer: Observer | None = None
+
     def __init__(
         self,
         config: Config,
@@ -97,7 +86,7 @@ class Sink:
     ) -> None:
         self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
         self._decoder = decoder or Decoder(transaction_topic=connector.transaction_topic, home=landing.home)
-        self._glob, self._accept_gaps = tables, accept_gaps
+        self._selection, self._accept_gaps = Selection(config, connector, tables), accept_gaps
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}
         self._columns, self._schema_log = columns, landing.schema_log()
@@ -105,15 +94,14 @@ class Sink:
         self._held: dict[TopicPartition, PartitionInfo] = {}
         self._contested: set[TopicPartition] = set()
         self._again: dict[TopicPartition, PartitionInfo] = {}
-        self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._flush: Future[Landed] | None = None
+        self._flushes = 0
         self._flushing: Sequence[RecordBatch] = ()
         self._ahead: _Decoding | None = None
         self._paused = False
-        self._next_catalogue = 0.0
-        self._next_lag = time.monotonic() + _LAG_SECONDS
-        self._next_look = time.monotonic() + 2.0
+        now = time.monotonic()
+        self._next_catalogue, self._next_lag, self._next_look = 0.0, now + _LAG_SECONDS, now + 2.0
         self._stop = threading.Event()
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="land")
         self._decoding = worker or ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -124,19 +112,25 @@ class Sink:
 
     @property
     def pattern(self) -> str:
-        """The topics of this source: those with its prefix, but for messages that belong to no table."""
-        prefix = re.escape(self._connector.topic_prefix + self._connector.delimiter)
-        return f"{prefix}(?!message$).+"
+        """The topics that this sink subscribes to."""
+        return self._selection.pattern
 
     def stop(self) -> None:
         """Finish and commit what is buffered, then return from `run`. May be called from a signal handler."""
         self._stop.set()
 
-    def run(self, *, until_caught_up: bool = False, on_progress: Callable[[Progress], None] | None = None) -> Progress:
+    def run(
+        self,
+        *,
+        until_caught_up: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+        observer: Observer | None = None,
+    ) -> Progress:
         """Land records until `stop`, or until all that was in Kafka at the start has landed.
 
         Raises CdcLakeError when the lake cannot be written; what was committed is intact.
         """
+        self._observer = observer
         targets = self._targets() if until_caught_up else {}
         self._broker.subscribe(self.pattern, self)
         try:
@@ -144,6 +138,8 @@ class Sink:
                 self._step()
                 if on_progress is not None:
                     on_progress(self.progress)
+                if observer is not None:
+                    observer.looped(self.progress)
             self._drain()
         finally:
             self._decoding.shutdown(wait=True)
@@ -160,7 +156,7 @@ class Sink:
         self._forget([info.tp for info in partitions])
         seeks: dict[TopicPartition, int] = {}
         for info in partitions:
-            if not self._wanted(info.tp.topic):
+            if not self._selection.topic(info.tp.topic):
                 continue
             try:
                 seeks[info.tp] = self._landing.take_over(
@@ -226,9 +222,10 @@ class Sink:
         try:
             infos = self._broker.partitions(self.pattern)
         except UnavailableError:  # it went away this moment; polling says so, and waits for it
-            self.progress.lag = None
+            self.progress.lag, self.progress.lags = None, {}
             return
-        self.progress.lag = sum(i.end - max(self._positions[i.tp], i.beginning) for i in infos if i.tp in self._held)
+        lags = {i.tp: i.end - max(self._positions[i.tp], i.beginning) for i in infos if i.tp in self._held}
+        self.progress.lag, self.progress.lags = sum(lags.values()), lags
 
     def _due(self) -> bool:
         if not self._buffer.batches:
@@ -243,6 +240,8 @@ class Sink:
     def _start_flush(self) -> None:
         work, self._ahead = self._ahead or self._decode(), None
         self._flushing = work.batches
+        self._flushes += 1
+        self.progress.flushing_since = time.monotonic()
         self._flush = self._worker.submit(self._land, work)
 
     def _settle(self) -> None:
@@ -251,6 +250,7 @@ class Sink:
             return
         flush, batches = self._flush, self._flushing
         self._flush, self._flushing = None, ()
+        self.progress.flushing_since = None
         landed = flush.result()
         done = {s.tp: s.end for s in covered(batches) if s.tp.topic not in landed.stopped}
         self._positions.update(done)
@@ -266,19 +266,24 @@ class Sink:
         reach("sink:after-broker-commit")
 
     def _land(self, work: _Decoding) -> Landed:
-        spans = covered(work.batches)
-        decoded = work.decoded.result()
-        rows = [t for t in decoded.tables if self._captured(t.table)]
-        rows, schemas = self._described(rows, decoded)
-        return self._landing.commit(
-            Round(
-                spans=spans,
+        with correlated(batch_id=self._flushes):
+            begun = time.monotonic()
+            decoded = work.decoded.result()
+            rows = [t for t in decoded.tables if self._selection.table(t.table)]
+            rows, schemas = self._described(rows, decoded)
+            round_ = Round(
+                spans=covered(work.batches),
                 rows=[(t.topic, t.table, t.rows) for t in rows],
                 transactions=decoded.transactions,
                 dead=dead_letter_rows(decoded.dead, DEAD_LETTERS) if decoded.dead else None,
                 schemas=self._schema_rows(schemas),
             )
-        )
+            ready = time.monotonic()
+            landed = self._landing.commit(round_)
+            if self._observer is not None:
+                seconds = ready - begun, time.monotonic() - ready
+                self._observer.flushed(_flushed(self._flushes, round_, landed, *seconds))
+            return landed
 
     def _drain(self) -> None:
         self._settle()
@@ -290,7 +295,7 @@ class Sink:
 
     def _targets(self) -> dict[TopicPartition, int]:
         infos = self._broker.partitions(self.pattern)
-        return {i.tp: i.end for i in infos if i.end > i.beginning and self._wanted(i.tp.topic)}
+        return {i.tp: i.end for i in infos if i.end > i.beginning and self._selection.topic(i.tp.topic)}
 
     def _reached(self, targets: Mapping[TopicPartition, int]) -> bool:
         self._look_at_others(targets)
@@ -315,19 +320,7 @@ class Sink:
             if position is not None:
                 self._positions[tp] = max(position, self._positions.get(tp, -1))
 
-    # -- which tables, which schemas -----------------------------------------------------------------------------
-
-    def _wanted(self, topic: str) -> bool:
-        if self._glob is None or topic == self._connector.transaction_topic:
-            return True
-        # A topic has the sanitised name of its table: Debezium replaces what Kafka does not allow.
-        name = topic.removeprefix(self._connector.topic_prefix + self._connector.delimiter)
-        return fnmatch.fnmatchcase(name, re.sub(r"[^A-Za-z0-9._*?\[\]!-]", "_", self._glob))
-
-    def _captured(self, table: TableId) -> bool:
-        if self._glob is not None and not fnmatch.fnmatchcase(str(table), self._glob):
-            return False
-        return table.schema == "cdc_lake" or self._config.captures(table)
+    # -- which schemas -------------------------------------------------------------------------------------------
 
     def _described(self, rows: list[TableRows], decoded: Decoded) -> tuple[list[TableRows], list[SchemaVersion]]:
         """Give rows without an inline schema the version of the source's catalogue, when it is at hand."""
@@ -354,7 +347,7 @@ class Sink:
         return described, schemas
 
     def _schema_rows(self, schemas: Sequence[SchemaVersion]) -> pa.Table | None:
-        mine = [s for s in schemas if self._captured(s.table)]
+        mine = [s for s in schemas if self._selection.table(s.table)]
         return version_rows(self._schema_log.fresh(mine, self._columns), self._connector.decode_settings)
 
     # -- partitions that come, go and stop -----------------------------------------------------------------------
@@ -397,3 +390,10 @@ class Sink:
         if self._ahead is not None:  # what is left of it is decoded again
             self._buffer.batches[:0], self._ahead = self._ahead.batches, None
         self._buffer.drop(gone)
+
+
+def _flushed(number: int, work: Round, landed: Landed, decoding: float, committing: float) -> Flushed:
+    done = [(table, rows) for topic, table, rows in work.rows if topic not in landed.stopped]
+    ends = work.transactions["tx_id"] if work.transactions is not None else []
+    last = ends[-1].as_py() if len(ends) else None
+    return Flushed(number, sum(landed.rows.values()), landed.dead, done, last, decoding, committing)

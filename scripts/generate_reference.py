@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from cdc_lake.cli.main import build
 from cdc_lake.config import Config
+from cdc_lake.serve.catalogue import METRICS, PROCESS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 _WIDTH = 100
@@ -23,7 +24,12 @@ _NOTICE = "<!-- Written by scripts/generate_reference.py: change the code, then 
 
 def pages() -> dict[str, str]:
     """Every generated file of docs/reference with its content."""
-    return {"cli.md": cli_page(), "config.md": config_page(), "cdc-lake.schema.json": schema_page()}
+    return {
+        "cli.md": cli_page(),
+        "config.md": config_page(),
+        "metrics.md": metrics_page(),
+        "cdc-lake.schema.json": schema_page(),
+    }
 
 
 def cli_page() -> str:
@@ -115,6 +121,25 @@ def _default(field: Any) -> str:
 
 def _sentence(docstring: str | None) -> str:
     return " ".join((docstring or "").split())
+
+
+def metrics_page() -> str:
+    """Each metric of the sink with its kind, labels and meaning."""
+    parts = [
+        _NOTICE,
+        "# Metrics of the sink\n\n",
+        "`cdc-lake sink run --metrics HOST:PORT` answers them on `/metrics`. Names begin with `cdc_lake_`, end with a ",
+        "base unit (seconds, bytes) and, where they only grow, with `_total`. No label has values without a bound: ",
+        "sources, tables and topics are those of the configuration, `code` is one of our own ",
+        "[error codes](../how-to/troubleshoot.md), `check` one of `/readyz`.\n",
+    ]
+    for title, metrics in (("Of the sink", METRICS), ("Of its process", PROCESS)):
+        parts.append(f"\n## {title}\n\n| metric | kind | labels | |\n| --- | --- | --- | --- |\n")
+        for metric in metrics:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            bounds = f" Buckets: {', '.join(f'{b:g}' for b in metric.buckets)}." if metric.buckets else ""
+            parts.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help}{bounds} |\n")
+    return "".join(parts)
 
 
 def schema_page() -> str:

@@ -65,10 +65,11 @@ def _print(events: Iterable[Event]) -> None:
         return
     console = output.console()
     for event in events:
-        console.print(_line(event), soft_wrap=True)
+        console.print(line_of(event), soft_wrap=True)
 
 
-def _line(event: Event) -> Text:
+def line_of(event: Event) -> Text:
+    """One change as a line: when, what, which row, what it changed, in which transaction."""
     from rich.text import Text
 
     own, key = event.own, _names(event.own["__key"])

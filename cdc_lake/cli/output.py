@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ class _State:
     config: str | None = None
     as_json: bool = False
     verbosity: int = 0
+    transient: bool = False
+    logged: bool = False
 
 
 _state = _State()
@@ -29,6 +32,12 @@ _state = _State()
 def configure(*, config: str | None, as_json: bool, verbosity: int) -> None:
     """Keep the global options of this run."""
     _state.config, _state.as_json, _state.verbosity = config, as_json, verbosity
+    _state.transient = _state.logged = False
+
+
+def log_words() -> None:
+    """From now on, log what is said and what failed instead of printing it: nothing else stands between JSON lines."""
+    _state.logged = True
 
 
 def verbosity() -> int:
@@ -55,8 +64,20 @@ def settings() -> Config:
 
 def say(text: str) -> None:
     """A line for a person, to stderr; silent under -q."""
-    if _state.verbosity >= 0:
-        print(text, file=sys.stderr, flush=True)
+    if _state.logged:
+        logging.getLogger("cdc_lake.said").info(text)
+    elif _state.verbosity >= 0:
+        # A line that is rewritten in place goes: this one is to stand alone, and the next one comes below it.
+        print(f"\r\x1b[K{text}" if _state.transient else text, file=sys.stderr, flush=True)
+        _state.transient = False
+
+
+def transient(text: str) -> None:
+    """A line on a terminal's stderr that the next one replaces, cut to the terminal's width."""
+    width = os.get_terminal_size(sys.stderr.fileno()).columns
+    sys.stderr.write(f"\r\x1b[K{text if len(text) < width else text[: max(0, width - 2)] + '…'}")
+    sys.stderr.flush()
+    _state.transient = True
 
 
 def emit(document: Any) -> None:
@@ -104,6 +125,9 @@ def fail(error: CdcLakeError) -> None:
     """What, why, next command: as words on stderr, or as JSON on stdout."""
     if _state.as_json:
         emit(error.as_dict())
+        return
+    if _state.logged:
+        logging.getLogger("cdc_lake.said").error(error.message, extra={"fields": error.as_dict()["error"]})
         return
     out = console(stderr=True)
     out.print(f"[bold red]Error:[/bold red] {_escape(error.message)}")

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cdc_lake.cli import output
-from cdc_lake.errors import EXIT_INTERRUPTED
+from cdc_lake.errors import EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
-    from cdc_lake.pipeline import Progress
+    from cdc_lake.progress import Progress
 
 _EXAMPLES = (
     "Examples:  cdc-lake sink run   ·   cdc-lake sink run --until-caught-up   ·   "
-    "cdc-lake sink run --tables 'public.order*'"
+    "cdc-lake sink run --tables 'public.order*'   ·   cdc-lake sink run --metrics 127.0.0.1:9464 --log json"
 )
+_TABLES_HELP = (
+    "Only tables whose schema.table matches. Readers wait at the cut for the others' changes until a sink lands them "
+    "too."
+)
+_METRICS_HELP = "Answer /metrics, /healthz and /readyz there [config: sink.metrics]."
+_LOG_HELP = "json: one JSON object a line on stderr [config: sink.log]."
 
 
 def register(app: typer.Typer) -> None:
@@ -29,38 +35,39 @@ def run(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that was in Kafka at the start has landed.")
     ] = False,
-    tables: Annotated[
-        str | None,
-        typer.Option(
-            "--tables",
-            metavar="GLOB",
-            help="Only tables whose schema.table matches. Readers wait at the cut for the others' changes until a sink "
-            "lands them too.",
-        ),
-    ] = None,
+    tables: Annotated[str | None, typer.Option("--tables", metavar="GLOB", help=_TABLES_HELP)] = None,
     accept_gap: Annotated[
         str | None,
         typer.Option("--accept-gap", metavar="TOPIC", help="Go on although Kafka deleted records of these topics."),
     ] = None,
+    metrics: Annotated[str | None, typer.Option("--metrics", metavar="HOST:PORT", help=_METRICS_HELP)] = None,
+    log: Annotated[str | None, typer.Option("--log", metavar="text|json", help=_LOG_HELP)] = None,
 ) -> None:
     """Run the sink: every change once, in order, into the change log.
 
     SIGTERM and Ctrl-C finish and commit what is buffered. A second Ctrl-C stops at once, which loses nothing either.
     """
-    from cdc_lake.cli.sink_runner import run_sinks
+    if log not in (None, "text", "json"):
+        raise UsageError(f"There is no log format {log}.", why="There are: text, json", next="cdc-lake sink run --help")
+    from cdc_lake.cli.sink_runner import Choice, run_sinks
 
     config = output.settings()
-    interrupted, progress = run_sinks(config, until_caught_up=until_caught_up, tables=tables, accept_gap=accept_gap)
-    if output.as_json():
-        output.emit(_document(progress))
-    else:
-        for one in progress:
-            output.say(f"Landed {one.events:,} events of {len(one.tables)} tables; {one.dead:,} dead letters.")
+    choice = Choice(tables, accept_gap, metrics or config.sink.metrics, (log or config.sink.log) == "json")
+    interrupted, progress = run_sinks(config, until_caught_up=until_caught_up, choice=choice)
+    _tell(progress)
     stopped = [error for one in progress for error in one.stopped.values()]
     if stopped:
         raise stopped[0]
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _tell(progress: list[Progress]) -> None:
+    if output.as_json():
+        output.emit(_document(progress))
+        return
+    for one in progress:
+        output.say(f"Landed {one.events:,} events of {len(one.tables)} tables; {one.dead:,} dead letters.")
 
 
 def _document(progress: list[Progress]) -> dict[str, object]:

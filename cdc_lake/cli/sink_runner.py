@@ -1,23 +1,24 @@
-"""Wire one sink per configured source to signals and a progress line."""
+"""Wire one sink per configured source to signals, a progress line and those who watch."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
-from cdc_lake import tuning
+from cdc_lake import logs, tuning
 from cdc_lake.capture.catalogue import catalogue_entries, read_catalogue
 from cdc_lake.capture.columns import read_columns
 from cdc_lake.checks import Status
 from cdc_lake.cli import output
 from cdc_lake.cli.caretaker import Caretaker, maintain_command
+from cdc_lake.cli.sink_line import Line
+from cdc_lake.cli.sink_watch import served
 from cdc_lake.config import Config, Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.consume import open_broker
@@ -26,51 +27,67 @@ from cdc_lake.events import TableId
 from cdc_lake.land.check_store import check_probe
 from cdc_lake.land.landing import Landing
 from cdc_lake.land.probe import probe, unsafe_switch
-from cdc_lake.pipeline import Progress, Sink
-
-_LINE_SECONDS_TERMINAL = 0.5
-_LINE_SECONDS_PIPE = 10.0
+from cdc_lake.pipeline import Sink
+from cdc_lake.progress import Progress
 
 
-def run_sinks(
-    config: Config, *, until_caught_up: bool, tables: str | None, accept_gap: str | None
-) -> tuple[bool, list[Progress]]:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the command line and the configuration ask of one run."""
+
+    tables: str | None = None
+    accept_gap: str | None = None
+    metrics: str | None = None
+    log_json: bool = False
+
+
+def run_sinks(config: Config, *, until_caught_up: bool, choice: Choice) -> tuple[bool, list[Progress]]:
     """Run the sinks of all sources; whether Ctrl-C ended them, and what each did.
 
     Raises the first error that ended one of them; the others finish and commit first.
     """
-    logging.basicConfig(level=logging.DEBUG if output.verbosity() >= 2 else logging.WARNING, stream=sys.stderr)
-    for client in ("kafka", "librdkafka"):
-        # A broker that is away makes them write a line for each attempt; our state and errors say it once, in words.
-        logging.getLogger(client).setLevel(logging.DEBUG if output.verbosity() >= 2 else logging.CRITICAL)
+    logs.configure(config, as_json=choice.log_json, debug=output.verbosity() >= 2)
+    if choice.log_json:
+        output.log_words()
     tuning.for_landing()
     require_safe_store(config)
-    sinks = [build_sink(config, source, tables=tables, accept_gap=accept_gap) for source in config.all_sources]
+    sinks = [
+        build_sink(config, source, tables=choice.tables, accept_gap=choice.accept_gap) for source in config.all_sources
+    ]
     stopper = _Stopper(sinks)
     stopper.install()
-    line = _Line()
+    # One that ends by itself is run by a timer, and so is the maintenance of its lake.
+    keeps = config.sink.maintain and not until_caught_up
+    with served(config, choice.metrics) as observers, _caretaker(config, sinks) if keeps else nullcontext():
+        line = Line([sink.progress for sink in sinks], as_json=choice.log_json)
+
+        def run(sink: Sink, source: Source) -> None:
+            sink.run(until_caught_up=until_caught_up, on_progress=line.look, observer=observers[source.name])
+
+        errors = _side_by_side([partial(run, *pair) for pair in zip(sinks, config.all_sources, strict=True)], stopper)
+    if errors:
+        raise errors[0]
+    return stopper.interrupted, [sink.progress for sink in sinks]
+
+
+def _side_by_side(runs: Sequence[Callable[[], None]], stopper: _Stopper) -> list[Exception]:
+    """Run all, the first on this thread, until each has ended; the errors, of which the first one ends the others."""
     errors: list[Exception] = []
 
-    def one(sink: Sink) -> None:
+    def one(run: Callable[[], None]) -> None:
         try:
-            sink.run(until_caught_up=until_caught_up, on_progress=line.show)
+            run()
         except Exception as error:
             errors.append(error)
             stopper.stop_all()
 
-    threads = [threading.Thread(target=one, args=(sink,), name="sink") for sink in sinks[1:]]
-    # One that ends by itself is run by a timer, and so is the maintenance of its lake.
-    keeps = config.sink.maintain and not until_caught_up
-    with _caretaker(config, sinks) if keeps else nullcontext():
-        for thread in threads:
-            thread.start()
-        one(sinks[0])
-        for thread in threads:
-            thread.join()
-    line.end()
-    if errors:
-        raise errors[0]
-    return stopper.interrupted, [sink.progress for sink in sinks]
+    threads = [threading.Thread(target=one, args=(run,), name="sink") for run in runs[1:]]
+    for thread in threads:
+        thread.start()
+    one(runs[0])
+    for thread in threads:
+        thread.join()
+    return errors
 
 
 def _caretaker(config: Config, sinks: Sequence[Sink]) -> Caretaker:
@@ -169,49 +186,3 @@ class _Stopper:
         self._asked = True
         self.interrupted = number == signal.SIGINT
         self.stop_all()
-
-
-class _Line:
-    """One calm line: rewritten in place on a terminal, every ten seconds when it changed elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty() and output.verbosity() >= 0
-        self._next = 0.0
-        self._events = 0
-        self._since = time.monotonic()
-        self._shown = ""
-
-    def show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now < self._next or output.verbosity() < 0:
-            return
-        rate = (progress.events - self._events) / max(now - self._since, 1e-3)
-        self._events, self._since = progress.events, now
-        text = describe(progress, rate)
-        self._next = now + (_LINE_SECONDS_TERMINAL if self._terminal else _LINE_SECONDS_PIPE)
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-        elif text != self._shown:
-            output.say(text)
-        self._shown = text
-
-    def end(self) -> None:
-        if self._terminal and self._shown:
-            sys.stderr.write("\n")
-
-
-def describe(progress: Progress, rate: float) -> str:
-    """The progress line's text: tables, events, events/s, lag, last commit, what stands still."""
-    parts = [f"{len(progress.tables)} tables", f"{progress.events:,} events", f"{rate:,.0f}/s"]
-    if progress.lag is not None:
-        parts.append(f"lag {progress.lag:,}")
-    if progress.last_commit is not None:
-        parts.append(f"last commit {time.monotonic() - progress.last_commit:.1f} s ago")
-    if progress.dead:
-        parts.append(f"{progress.dead:,} dead letters")
-    if progress.stopped:
-        parts.append(f"{len(progress.stopped)} partitions stopped")
-    if progress.waiting:
-        parts.append(progress.waiting)
-    return " · ".join(parts)

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(epilog="Examples:  cdc-lake up   ·   cdc-lake --json up")(up)
     app.command(epilog="Examples:  cdc-lake down   ·   cdc-lake down --wipe")(down)
-    app.command(epilog="Examples:  cdc-lake status   ·   cdc-lake --json status")(status)
+    app.command(epilog="Examples:  cdc-lake status   ·   cdc-lake status --watch   ·   cdc-lake --json status")(status)
 
 
 def up() -> None:
@@ -52,12 +52,26 @@ def down(
         output.say("The stack is down.")
 
 
-def status() -> None:
+def status(
+    lake_only: Annotated[
+        bool, typer.Option("--lake", help="Only what the lake itself tells; the stack and Kafka are not asked.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Full screen, anew every two seconds, until q.")] = False,
+) -> None:
     """Show the stack, the sources, each table's rows and lag, and the cut that readers see."""
     from cdc_lake.cli.stack_status import lake, show
     from cdc_lake.local.stack import Stack
 
     config = output.settings()
+    if watch:
+        from cdc_lake.cli.watch import watch_status
+
+        watch_status(config)
+        return
+    if lake_only:
+        found = lake(config, broker_runs=False)
+        output.emit(found) if output.as_json() else show(found)
+        return
     parts = Stack(config.state_folder).status()
     broker_runs = config.kafka is not None or parts["kafka"]["state"] == "running"
     document = {"stack": parts, **lake(config, broker_runs=broker_runs)}

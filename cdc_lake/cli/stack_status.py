@@ -22,7 +22,7 @@ def lake(config: Config, *, broker_runs: bool) -> dict[str, Any]:
     ends, trouble = None, None
     if broker_runs:
         try:
-            ends = _ends(config)
+            ends = kafka_ends(config)
         except CdcLakeError as error:
             trouble = error
     document = overview(config, ends)
@@ -31,7 +31,7 @@ def lake(config: Config, *, broker_runs: bool) -> dict[str, Any]:
     return document
 
 
-def _ends(config: Config) -> dict[tuple[str, int], int]:
+def kafka_ends(config: Config) -> dict[tuple[str, int], int]:
     """Kafka's end offsets of all topics of all sources; CdcLakeError when they cannot be had."""
     from cdc_lake.connector_file import load_connector
     from cdc_lake.consume import open_broker

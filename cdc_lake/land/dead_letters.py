@@ -5,6 +5,7 @@ A letter is never changed or deleted by a person's decision: `replayed` and `dro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,6 +90,15 @@ class DeadLetters:
             for row in table.to_pyarrow_table().to_pylist()
         ]
         return sorted(letters, key=lambda letter: (letter.ingested_at, letter.tp, letter.offset))
+
+    def waiting(self) -> Counter[str]:
+        """How many letters of each topic wait for a decision, without reading what is in them."""
+        table = layout.open_delta(self._letters, self._options)
+        if table is None:
+            return Counter()
+        decided = self._states()
+        rows = table.to_pyarrow_table(columns=["id", "topic"]).to_pylist()
+        return Counter(row["topic"] for row in rows if row["id"] not in decided)
 
     def find(self, ids: Sequence[str]) -> list[Letter]:
         """The letters named by `ids`. Raises UsageError for one that does not exist."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -233,7 +234,9 @@ class Landing:
             except PartitionError as error:
                 landed.stopped.update({s.tp.topic: error for s in mine})
 
-        list(self._pool.map(one, spans))
+        # What is logged there bears the ids of the flush, as it does here.
+        contexts = {table: copy_context() for table in spans}
+        list(self._pool.map(lambda table: contexts[table].run(one, table), spans))
 
     def _commit_transactions(self, work: Round, landed: Landed) -> None:
         spans = [s for s in work.spans if s.tp.topic == self._transaction_topic]

@@ -11,6 +11,7 @@ import duckdb
 
 from cdc_lake.config import Config
 from cdc_lake.events import TableId
+from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.maintain.shape import Asked, Shape, shapes_of
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, TableState
@@ -23,7 +24,8 @@ def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) 
     """Sources, tables and the cut, as `status --json` has them.
 
     `ends` are Kafka's end offsets per (topic, partition); without them, `lag_records` is None. `lag_seconds` is the age
-    of the newest landed row where records are waiting, 0 where none are, None when that is not known.
+    of the newest landed row where records are waiting, 0 where none are, None when that is not known. Of dead
+    letters, those that await a decision count.
     Raises LakeError when a table of the lake cannot be read.
     """
     con = duckdb.connect()
@@ -32,11 +34,20 @@ def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) 
     finally:
         con.close()
     now = datetime.now(UTC)
+    lake = open_lake(config)
+    letters = {s.source: DeadLetters(lake.root, s.source, lake.options).waiting() for s in sources}
     cuts = {s.source: s.cut.as_dict() for s in sources}
     counts = {s.source: len(s.tables) for s in sources}
     return {
-        "sources": [{"name": s.name, "tables": counts.get(s.name, 0)} for s in config.all_sources],
-        "tables": [_row(t, ends, now) for s in sources for t in s.tables],
+        "sources": [
+            {
+                "name": s.name,
+                "tables": counts.get(s.name, 0),
+                "dead_letters": letters[s.name].total() if s.name in letters else 0,
+            }
+            for s in config.all_sources
+        ],
+        "tables": [_row(s.source, t, ends, now, letters[s.source]) for s in sources for t in s.tables],
         "cut": next(iter(cuts.values()), Cut().as_dict()) if len(cuts) < 2 else cuts,
     }
 
@@ -128,13 +139,24 @@ def _instant(micros: int) -> datetime:
     return datetime.fromtimestamp(micros / 1_000_000, UTC)
 
 
-def _row(table: TableState, ends: Mapping[tuple[str, int], int] | None, now: datetime) -> dict[str, Any]:
+def _row(
+    source: str,
+    table: TableState,
+    ends: Mapping[tuple[str, int], int] | None,
+    now: datetime,
+    letters: Mapping[str, int],
+) -> dict[str, Any]:
     records = _lag(table, ends) if ends is not None else None
     newest = table.log.newest()
     age = (now - _instant(newest.ingested_us)).total_seconds() if newest is not None else None
+    topics = {topic for topic, _ in table.log.positions}
     return {
         "table": str(table.table),
+        "source": source,
         "rows_landed": table.log.rows,
+        "last_landed": _last_landed(table),
+        "rows_unfolded": table.tail.facts.placed + table.tail.facts.free,
+        "dead_letters": sum(letters[topic] for topic in topics),
         "lag_records": records,
         "lag_seconds": None if records is None else (age if records else 0),
     }

@@ -29,7 +29,8 @@ from cdc_lake.decode.debezium import Decoder
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout
 from cdc_lake.land.landing import Landing
-from cdc_lake.pipeline import Progress, Sink
+from cdc_lake.pipeline import Sink
+from cdc_lake.progress import Progress
 from cdc_lake.project.bag import bag_sql
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.lake import Lake

@@ -45,7 +45,7 @@ def test_without_kafka_the_lag_is_not_known_and_the_rest_is(tmp_path: Path) -> N
     found = overview(config(tmp_path))
 
     assert [(t["rows_landed"], t["lag_records"], t["lag_seconds"]) for t in found["tables"]] == [(3, None, None)]
-    assert found["sources"] == [{"name": SOURCE, "tables": 1}]
+    assert found["sources"] == [{"name": SOURCE, "tables": 1, "dead_letters": 0}]
     assert (found["cut"]["position"], found["cut"]["waits_for"]) == (0, [])
 
 
