@@ -30,7 +30,7 @@ class Terminal:
         """Press keys."""
         os.write(self.fd, keys.encode())
 
-    def until(self, wanted: str, *, seconds: float = 60, after: int = 0) -> str:
+    def until(self, wanted: str, *, seconds: float = 180, after: int = 0) -> str:
         """Wait until the program has printed `wanted` behind position `after`; all that it printed."""
         deadline = time.monotonic() + seconds
         while wanted not in self.text[after:]:
@@ -38,7 +38,7 @@ class Terminal:
             self._read(0.2)
         return self.text
 
-    def ends(self, *, seconds: float = 60) -> int:
+    def ends(self, *, seconds: float = 180) -> int:
         """Wait for the end; the exit code."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
