@@ -35,7 +35,7 @@ _ROW = """json_object('id', i, 'store', i % 400, 'sku', 'SKU-' || lpad((i % 5000
     'channel', CASE WHEN i % 3 = 0 THEN 'online' ELSE 'pos' END, 'note', md5(i::VARCHAR))"""
 _EVENT = """json_object('before', NULL, 'after', {row}, 'source', json_object('version', '3.7.0.Final',
     'connector', 'postgresql', 'name', '{name}', 'ts_ms', {ts}, 'snapshot', '{snapshot}', 'db', '{name}',
-    'sequence', '[null,"1"]', 'ts_us', {ts} * 1000, 'ts_ns', {ts} * 1000000, 'schema', 'public', 'table', 'sales',
+    'sequence', '[null,"1"]', 'ts_us', {ts} * 1000, 'ts_ns', {ts} * 1000000, 'schema', 'public', 'table', '{table}',
     'txId', {tx}, 'lsn', {lsn}, 'xmin', NULL, 'origin', NULL, 'origin_lsn', NULL),
     'transaction', {transaction}, 'op', '{op}', 'ts_ms', {ts},
     'ts_us', {ts} * 1000, 'ts_ns', {ts} * 1000000)"""
@@ -56,7 +56,7 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
             prefix = f"{name}_volume"
             _check_form(real, prefix)
             config = _project(ends, folder, name, prefix)
-            _snapshot(ends.bootstrap, prefix, rows)
+            snapshot(ends.bootstrap, prefix, rows)
             _land((landed, steps), config, prefix, "the snapshot", rows)
             steps.add("fold of the first rows", rows, *_command(config, "fold"))
             _changes(ends.bootstrap, prefix, rows)
@@ -90,20 +90,22 @@ def _check_form(real: dict[str, Any], name: str) -> None:
         raise SystemExit(f"the connector's form is {json.dumps(real)}, ours is {ours}")
 
 
-def _event(name: str, op: str) -> str:
+def _event(name: str, op: str, table: str = "sales") -> str:
     transaction = "NULL"
     if op == "u":
         transaction = f"""json_object('id', n // {EACH} || ':' || (n + 1), 'total_order', n % {EACH} + 1,
             'data_collection_order', n % {EACH} + 1)"""
     return _EVENT.format(
+        table=table,
         row=_ROW.format(more="n % 50" if op == "u" else "0"), name=name, op=op, ts=f"({NOW} + n // 100)",
         snapshot="true" if op == "r" else "false", tx=f"n // {EACH}", lsn="n + 1", transaction=transaction,
     )  # fmt: skip
 
 
-def _snapshot(bootstrap: str, prefix: str, rows: int) -> None:
-    query = f"SELECT json_object('id', i), {_event(prefix, 'r')} FROM (SELECT n + 1 AS i, n FROM ({{}}))"
-    _produce(bootstrap, f"{prefix}.public.sales", rows, query)
+def snapshot(bootstrap: str, prefix: str, rows: int, table: str = "sales") -> None:
+    """Have a topic hold the first snapshot of a table of so many rows."""
+    query = f"SELECT json_object('id', i), {_event(prefix, 'r', table)} FROM (SELECT n + 1 AS i, n FROM ({{}}))"
+    _produce(bootstrap, f"{prefix}.public.{table}", rows, query)
 
 
 def _changes(bootstrap: str, prefix: str, rows: int) -> None:
