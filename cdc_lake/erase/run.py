@@ -1,7 +1,7 @@
 """Erase a person: plan it, do it table by table, and go on where a run was killed.
 
 1. Write the list of erased keys. From here on nothing that was erased lands again.
-2. Take the contents out of dead letters.
+2. Take the contents out of dead letters, and out of alerts and what rules remember.
 3. Take the contents out of the logs, one commit each: what belongs to the person first, the person's own table last,
    for what belongs to the person is found by it.
 4. Make the read models anew that still hold any of it.
@@ -21,6 +21,7 @@ from functools import partial
 import duckdb
 
 from cdc_lake.crashpoints import reach
+from cdc_lake.erase.alerts import erase_alerts
 from cdc_lake.erase.holds import Holds
 from cdc_lake.erase.letters import Sought, empty_letters, find_letters
 from cdc_lake.erase.links import find_linked, key_values
@@ -32,7 +33,7 @@ from cdc_lake.errors import LakeError, UsageError, suggest
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import Letter
 from cdc_lake.land.erasures import Erasures, add_entries, hashed, read_erasures
-from cdc_lake.land.layout import dead_letters_path, log_path, model_paths
+from cdc_lake.land.layout import alerts_path, dead_letters_path, log_path, model_paths
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.land.tier_writing import settle
 from cdc_lake.project.fold import fold_connection, rebuild_table
@@ -193,6 +194,9 @@ class _Work:
         for part in report.parts:
             mark(part, told)
         empty_letters(lake, source, report.letters)
+        alerts = erase_alerts(lake, source, {str(p.table.table): self._changes(p) for p in report.parts})
+        if alerts:
+            self.tell(f"alerts that lose their contents: {alerts:,}")
         for part in report.parts:
             self.tell(f"{part.table.table}: rows of the log that lose their contents: {part.rows:,}")
             empty_rows(self.con, part, told)
@@ -200,7 +204,7 @@ class _Work:
         found = read_erasures(DeltaStore(lake.options), lake.root, source)
         for table in sorted({p.table.table for p in report.parts} | set(report.remains)):
             files += self._finish(table, found)
-        paths = [dead_letters_path(lake.root, source)]
+        paths = [dead_letters_path(lake.root, source), alerts_path(lake.root, source)]
         return files + self._clear(paths)
 
     def _finish(self, table: TableId, found: Erasures) -> int:
@@ -290,12 +294,20 @@ class _Work:
         for table, one in {own: _Wanted(), **wanted}.items():
             log, keys = self._log(table).table.log, set(one.keys)
             for part in (p for p in parts if p.table.table == table):
-                rows = self.con.execute(f"SELECT DISTINCT sent FROM {part.relation} WHERE sent IS NOT NULL").fetchall()
-                keys |= {k for (k,) in rows}
+                keys |= self._sent(part)
             topics = {t for t, _ in log.positions} | {f.topic for f in log.own if f.topic}
             asked = _values(self.table, self.job.key) if table == own else None
             found.append(Sought(frozenset(topics), frozenset(keys), asked, tuple(one.columns)))
         return found
+
+    def _sent(self, part: Part) -> set[str]:
+        """The keys under which the rows were sent."""
+        return {key for key, _ in self._changes(part)}
+
+    def _changes(self, part: Part) -> set[tuple[str, int]]:
+        """The changes that go, each by the key it was sent under and its LSN."""
+        rows = self.con.execute(f"SELECT DISTINCT sent, lsn FROM {part.relation} WHERE sent IS NOT NULL").fetchall()
+        return {(key, lsn) for key, lsn in rows}
 
 
 def _values(table: TableState, key: str) -> dict[str, str]:

@@ -138,6 +138,11 @@ def rule_state_path(root: str, source: str, rule: str) -> str:
     return _join(root, source, "rule_state", rule)
 
 
+def rule_states_path(root: str, source: str) -> str:
+    """The folder of what all rules of `source` remember."""
+    return _join(root, source, "rule_state")
+
+
 def model_paths(root: str, source: str, table: TableId, options: Mapping[str, str] | None = None) -> dict[str, str]:
     """Where the Delta tables that are made of a table's log may be, by the name of their kind."""
     home = _join(root, source)

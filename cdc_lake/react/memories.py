@@ -66,6 +66,14 @@ class Memories:
         except (OSError, DeltaError, pa.ArrowException, KeyError, ValueError, TypeError):
             return None
 
+    def there(self, rule: Rule, position: int) -> bool:
+        """Whether there is a memory at a position."""
+        try:
+            info = self._store(rule).get_file_info(_name(rule, position))
+        except (OSError, DeltaError, pa.ArrowException):
+            return False
+        return bool(info.type == pafs.FileType.File)
+
     def forget(self, rule: Rule, *, but: int) -> None:
         """Delete the memories of other positions and forms. What cannot be deleted is deleted another time."""
         try:

@@ -95,6 +95,7 @@ class Watch:
     def _follow(self, log: Log, *, final: bool) -> int:
         """Advance all rules of a source to the cut, those that stand furthest back first."""
         committed = 0
+        self._heed_erasure(log)
         reader = self._readers.setdefault(log.source, Reader())
         while True:
             mine = [w for w in self.watched.values() if w.target.source == log.source and w.error is None]
@@ -107,6 +108,17 @@ class Watch:
         if moved and (final or quiet or any(w.committed is None for w in moved)):
             self._commit(log, moved, [])
         return committed
+
+    def _heed_erasure(self, log: Log) -> None:
+        """What was taken from the lake must not live on in this process: a memory whose file is gone is made anew."""
+        memories = self._memories(log)
+        for one in self.watched.values():
+            known = one.committed
+            if one.target.source == log.source and known is not None and one.error is None:
+                rule = one.target.rule
+                if not memories.there(rule, known.position):
+                    one.memory = remember(log, one.target, known, chunk=self.chunk)
+                    memories.save(rule, one.memory)
 
     def _step(self, log: Log, reader: Reader, group: list[Watched]) -> int:
         rows: list[dict[str, object]] = []
