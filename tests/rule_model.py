@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 
 from cdc_lake.events import TableId
 from tests.lake_model import Feed, Row
@@ -212,6 +213,47 @@ class Absence(Model):
                 self.open.add(key)
                 found.append(("opened", key, event.time + self.within, (event.name,)))
         return found
+
+
+class Anomaly(Model):
+    """Each bucket against the median of its slot before, in units of how far off such forecasts were."""
+
+    def __init__(self, every: int, season: int, history: int, sensitivity: float) -> None:
+        self.every, self.season, self.history, self.sensitivity = every, season, history, sensitivity
+        self.events: dict[str, list[Event]] = defaultdict(list)
+        self.next: dict[str, int] = {}
+        self.series: dict[str, list[tuple[int, float, float | None]]] = defaultdict(list)
+        self.met: set[tuple[str, int]] = set()
+
+    def take(self, event: Event) -> list[Found]:
+        self.next.setdefault(event.key, event.time // self.every * self.every)
+        self.events[event.key].append(event)
+        return []
+
+    def pass_(self, watermark: int) -> list[Found]:
+        found: list[Found] = []
+        for key in sorted(self.next):
+            while self.next[key] + self.every <= watermark:
+                found += self._close(key, self.next[key])
+                self.next[key] += self.every
+        return found
+
+    def _close(self, key: str, start: int) -> list[Found]:
+        events = [e for e in self.events[key] if start <= e.time < start + self.every]
+        x, series = float(sum(e.qty for e in events)), self.series[key]
+        slots = self.season // self.every
+        same = [v for at, v, _ in series if (start - at) % self.season == 0][-self.history :]
+        off = [abs(r) for _, _, r in series[-self.history * slots :] if r is not None]
+        expected = median(same) if len(same) >= 3 else None
+        r = None if expected is None else (x - expected) / (1 + abs(expected)) ** 0.5
+        series.append((start, x, r))
+        scale = max(1.4826 * median(off), 0.5) if off else 0.5
+        met = r is not None and len(off) >= min(slots, 100) and abs(r / scale) > self.sensitivity
+        follows = (key, start - self.every) in self.met
+        if not met:
+            return [("resolved", key, start + self.every, ())] if follows else []
+        self.met.add((key, start))
+        return [] if follows else [("opened", key, start + self.every, tuple(e.name for e in events))]
 
 
 class Correlation(Model):

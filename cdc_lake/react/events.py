@@ -33,6 +33,8 @@ COLUMNS = {
     "chain": f"{EVIDENCE}[]",
     "step": "INTEGER",
     "why": "VARCHAR",
+    "x": "DOUBLE",
+    "r": "DOUBLE",
 }
 ORDER = "et, pos, ord"
 PENDING = "pending"

@@ -57,6 +57,8 @@ def expressions_of(rule: Rule) -> Iterator[Expression]:
         yield Expression(rule, ("threshold", "when"), rule.threshold.when)
     if rule.count is not None and rule.count.having is not None:
         yield Expression(rule, ("count", "having"), rule.count.having, aggregates=True)
+    if rule.anomaly is not None:
+        yield Expression(rule, ("anomaly", "value"), rule.anomaly.value, aggregates=True)
 
 
 def check_expressions(con: duckdb.DuckDBPyConnection, rule: Rule) -> None:

@@ -225,6 +225,7 @@ class CorrelationPattern(Pattern):
 
 def pattern_of(rule: Rule) -> Pattern:
     """The rule's pattern."""
+    from cdc_lake.react.anomalies import AnomalyPattern
     from cdc_lake.react.windows import CountPattern
 
     if rule.threshold is not None:
@@ -237,4 +238,6 @@ def pattern_of(rule: Rule) -> Pattern:
         return AbsencePattern(rule, rule.absence)
     if rule.correlation is not None:
         return CorrelationPattern(rule, rule.correlation)
+    if rule.anomaly is not None:
+        return AnomalyPattern(rule, rule.anomaly)
     raise ValueError("a rule has a pattern")

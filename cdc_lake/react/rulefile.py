@@ -28,7 +28,7 @@ from cdc_lake.react.durations import microseconds
 SUFFIXES = (".yaml", ".yml")
 _NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-KINDS = ("threshold", "count", "sequence", "absence", "correlation")
+KINDS = ("threshold", "count", "sequence", "absence", "correlation", "anomaly")
 
 
 class RuleError(CdcLakeError):
@@ -124,6 +124,24 @@ class Correlation(_Part):
     within: Long
 
 
+class Anomaly(_Part):
+    """`value`, an aggregate over each bucket of `every`, is far from what it was at that time of earlier seasons."""
+
+    of: str
+    value: str = "count(*)"
+    every: Long
+    season: Long = 7 * 86_400_000_000
+    history: int = Field(default=8, ge=3, le=100)
+    sensitivity: float = Field(default=6, ge=2, le=100)
+    direction: Literal["both", "above", "below"] = "both"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.season % self.every or self.season // self.every > 10_000:
+            raise ValueError("`season` must be a whole multiple of `every`, at most 10000 times")
+        return self
+
+
 class Rule(_Part):
     """One rule. `name` is its file's."""
 
@@ -142,6 +160,7 @@ class Rule(_Part):
     sequence: Sequence_ | None = None
     absence: Absence | None = None
     correlation: Correlation | None = None
+    anomaly: Anomaly | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -301,6 +320,7 @@ def _explain(error: ValidationError, file: Path, tree: yaml.Node | None) -> Rule
 
 def _keys_at(path: Sequence[int | str]) -> list[str]:
     named: dict[str, type[BaseModel]] = {"streams": Stream, "threshold": Threshold, "count": Count}
-    named |= {"sequence": Sequence_, "absence": Absence, "correlation": Correlation}
+    named |= {"sequence": Sequence_, "absence": Absence}
+    named |= {"correlation": Correlation, "anomaly": Anomaly}
     model = named.get(str(path[0]), Rule) if path else Rule
     return [name for name in model.model_fields if not (model is Rule and name in ("name", "file"))]

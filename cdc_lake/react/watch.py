@@ -12,11 +12,13 @@ from cdc_lake.errors import CdcLakeError, suggest
 from cdc_lake.events import TableId
 from cdc_lake.query.placed import Log, Placed, unknown_table
 from cdc_lake.react.engine import Compiled, Finding, Memory, advance
-from cdc_lake.react.expressions import Expression, bind, check_expressions
+from cdc_lake.react.expressions import bind, check_expressions, expressions_of
 from cdc_lake.react.rulefile import Rule, RuleError, place_in
+from cdc_lake.sqltext import ident
 
 # Transactions that are read at once: bounds memory, and what is done again after a kill.
 CHUNK = 20_000
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UBIGINT", "UHUGEINT", "DECIMAL", "FLOAT", "DOUBLE")
 _BATCH = "lake.internal.rule_batch"
 
 
@@ -88,13 +90,13 @@ def _bind(con: duckdb.DuckDBPyConnection, compiled: Compiled, log: Log, tables: 
                 raise one.refused("it is no time.", f"It is of the type {kind}.", wrong=True)
             if role == "value":
                 kinds[str(one.path[-1])] = kind
-    count = compiled.rule.count
-    if count is not None and count.having is not None:
-        empty = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in kinds.items()) or "NULL AS nothing"
-        one = Expression(compiled.rule, ("count", "having"), count.having, aggregates=True)
+    empty = ", ".join(f"CAST(NULL AS {kind}) AS {ident(name)}" for name, kind in kinds.items()) or "NULL AS nothing"
+    for one in (e for e in expressions_of(compiled.rule) if e.aggregates):
         kind = bind(con, one, f"(SELECT {empty})", list(kinds))
-        if kind != "BOOLEAN":
+        if one.path == ("count", "having") and kind != "BOOLEAN":
             raise one.refused("it is no condition.", f"It is of the type {kind}.", wrong=True)
+        if one.path == ("anomaly", "value") and not kind.startswith(_NUMBERS):
+            raise one.refused("it is no number.", f"It is of the type {kind}.", wrong=True)
 
 
 @dataclass(slots=True)

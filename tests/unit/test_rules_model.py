@@ -20,6 +20,7 @@ from tests.lake_model import SOURCE, Feed, config
 from tests.rule_model import (
     MINUTE,
     Absence,
+    Anomaly,
     Correlation,
     Found,
     Model,
@@ -115,6 +116,12 @@ CASES = {
         lambda: Absence("a", "b", 6 * MINUTE),
         3 * MINUTE,
     ),
+    "anomaly": Case(
+        "streams: {a: {table: sales, values: [qty]}}\nanomaly: {of: a, value: sum(qty), every: 3 minutes, "
+        "season: 9 minutes, history: 4, sensitivity: 2}\n",
+        [ALL],
+        lambda: Anomaly(3 * MINUTE, 9 * MINUTE, 4, 2),
+    ),
     "correlation": Case(
         _TWO + "correlation: {of: [a, b], within: 3 minutes}\n", [A, B], lambda: Correlation(["a", "b"], 3 * MINUTE)
     ),
@@ -151,8 +158,9 @@ def rule_of(folder: Path, case: Case) -> Rule:
 
 
 def plain(found: Finding) -> Found:
-    assert found.total == len(found.evidence)
-    events = tuple((str(e["tx_id"]), int(str(e["tx_order"]))) for e in found.evidence)
+    changes = [e for e in found.evidence if e["stream"] != "baseline"]
+    assert found.total == len(changes)
+    events = tuple((str(e["tx_id"]), int(str(e["tx_order"]))) for e in changes)
     assert found.at is not None
     return (found.change, found.key, found.at, events)
 
@@ -213,7 +221,7 @@ def committed(folder: Path) -> list[tuple[object, ...]]:
             r["change"],
             r["key"],
             int(r["at"].timestamp() * 1_000_000),
-            tuple((e["tx_id"], e["tx_order"]) for e in r["evidence"]),
+            tuple((e["tx_id"], e["tx_order"]) for e in r["evidence"] if e["stream"] != "baseline"),
             r["id"],
         )
         for r in rows
