@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    anomalies,
     consume,
     fold,
     freshness,
@@ -56,6 +57,13 @@ BENCHMARKS = {
     "latency": Benchmark("How soon is a change seen, by rate and flush interval?", latency.run, 5, 20),
     "soak": Benchmark("Does the sink stay as it is, hour by hour?", soak.run, 2, 60),
     "volume": Benchmark("How does it hold with tens of millions of rows?", volume.run, 1_000_000, 50_000_000),
+    "anomalies": Benchmark(
+        "How many anomalies does a rule find, and how many alarms are false?",
+        anomalies.run,
+        200_000,
+        400_000,
+        stack=False,
+    ),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
 }
 

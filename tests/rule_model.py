@@ -215,6 +215,11 @@ class Absence(Model):
         return found
 
 
+def _root(x: float) -> float:
+    # Without a sign, zero has none: sign(0) is 0.
+    return 2 * (x > 0) * (x + 0.375) ** 0.5
+
+
 class Anomaly(Model):
     """Each bucket against the median of its slot before, in units of how far off such forecasts were."""
 
@@ -245,7 +250,7 @@ class Anomaly(Model):
         same = [v for at, v, _ in series if (start - at) % self.season == 0][-self.history :]
         off = [abs(r) for _, _, r in series[-self.history * slots :] if r is not None]
         expected = median(same) if len(same) >= 3 else None
-        r = None if expected is None else (x - expected) / (1 + abs(expected)) ** 0.5
+        r = None if expected is None or x == expected == 0 else _root(x) - _root(expected)
         series.append((start, x, r))
         scale = max(1.4826 * median(off), 0.5) if off else 0.5
         met = r is not None and len(off) >= min(slots, 100) and abs(r / scale) > self.sensitivity

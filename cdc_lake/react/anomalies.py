@@ -2,8 +2,9 @@
 
 Each bucket is judged by what was known when it ended: the median of the same slot (hour of the week, say) in the
 earlier seasons, and how far such forecasts were off lately, as the median of their absolute errors (MAD). Errors are
-measured in units of the root of what was expected, as counts vary by it. Medians, so that an anomaly of last week does
-not hide the next, and raises no alarm when the series is as ever.
+those of roots, for counts vary by the root of what they are. Medians, so that an anomaly of last week does
+not hide the next, and raises no alarm when the series is as ever. Hours in which nothing happens, and nothing was
+expected to, say nothing of how well others are forecast.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ _NORMAL = 1.4826
 _SEASONS = 3
 # A series that never varied may still vary by so much of a unit.
 _LEAST_SCALE = 0.5
+
+
+def _root(value: str) -> str:
+    """Counts vary by the root of what they are; their roots vary alike (Anscombe), and far less to one side."""
+    return f"2 * sign({value}) * sqrt(abs({value}) + 0.375)"
 
 
 class AnomalyPattern(WindowPattern):
@@ -42,7 +48,8 @@ class AnomalyPattern(WindowPattern):
             ("series", self._series(s)),
             (
                 "forecasts",
-                f"""SELECT *, CASE WHEN fresh THEN (x - expected) / sqrt(1 + abs(expected)) ELSE known END AS r FROM (
+                f"""SELECT *, CASE WHEN NOT fresh THEN known
+                    WHEN x <> 0 OR expected <> 0 THEN {_root("x")} - {_root("expected")} END AS r FROM (
                 SELECT *, CASE WHEN count(x) {before} >= {_SEASONS} THEN median(x) {before} END AS expected
                 FROM {s.work}_series)""",
             ),

@@ -132,7 +132,7 @@ class Anomaly(_Part):
     every: Long
     season: Long = 7 * 86_400_000_000
     history: int = Field(default=8, ge=3, le=100)
-    sensitivity: float = Field(default=6, ge=2, le=100)
+    sensitivity: float = Field(default=4, ge=1, le=100)
     direction: Literal["both", "above", "below"] = "both"
 
     @model_validator(mode="after")

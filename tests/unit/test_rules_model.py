@@ -118,9 +118,9 @@ CASES = {
     ),
     "anomaly": Case(
         "streams: {a: {table: sales, values: [qty]}}\nanomaly: {of: a, value: sum(qty), every: 3 minutes, "
-        "season: 9 minutes, history: 4, sensitivity: 2}\n",
+        "season: 9 minutes, history: 4, sensitivity: 1.2}\n",
         [ALL],
-        lambda: Anomaly(3 * MINUTE, 9 * MINUTE, 4, 2),
+        lambda: Anomaly(3 * MINUTE, 9 * MINUTE, 4, 1.2),
     ),
     "correlation": Case(
         _TWO + "correlation: {of: [a, b], within: 3 minutes}\n", [A, B], lambda: Correlation(["a", "b"], 3 * MINUTE)
