@@ -33,7 +33,7 @@ pytestmark = pytest.mark.stack
 # Not run here: commands that need a terminal, never end, or are about another place than a captured project. Each is
 # parsed by tests/unit/test_docs.py; most have integration tests of their own.
 NOT_HERE = re.compile(
-    r"^(make|docker|cd|export|pip) |^PYTHON=|^cdc-lake (sql|demo|up|down|shop|init .*--dsn|--install-completion)\b"
+    r"^(make|docker|cd|export|pip|uv) |^PYTHON=|^cdc-lake (sql|demo|up|down|shop|init .*--dsn|--install-completion)\b"
     r"|^cdc-lake sink run( --tables .*| --accept-gap .*)?$"
 )
 LINES = list(dict.fromkeys(line for _, line in COMMAND_LINES if not NOT_HERE.search(line)))
