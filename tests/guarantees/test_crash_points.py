@@ -27,6 +27,7 @@ from tests.integration.conftest import RunningStack, fresh_database, wait_for
 from tests.projects import Project, make_project
 from tests.unit.test_erase import POINTS as ERASE
 from tests.unit.test_erase_alerts import POINTS as ALERTS
+from tests.unit.test_replay_events import POINTS as EVENTS
 from tests.unit.test_retention import POINTS as RETENTION
 from tests.unit.test_retention_letters import POINTS as LETTERS
 from tests.unit.test_rules_delivery import POINTS as DELIVERY
@@ -222,8 +223,9 @@ def _committed(folder: Path) -> set[str]:
 
 
 def test_every_point_of_the_code_is_killed_at() -> None:
-    # Those of retention, of rules and of tiers are killed at without a stack, in tests/unit.
+    # Those of replays, retention, rules and tiers are killed at without a stack, in tests/unit.
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
-    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *RETENTION, *LETTERS, *TIERS, *ERASE, *ALERTS, *RULES, *DELIVERY)
+    without = (*RETENTION, *LETTERS, *TIERS, *ERASE, *ALERTS, *RULES, *DELIVERY, *EVENTS)
+    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *without)
     assert points == {re.sub(r":\d+$", "", p) for p in killed}

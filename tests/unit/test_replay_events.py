@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +28,7 @@ from tests.unit.test_as_of import at
 from tests.unit.test_cli_help import run as run_words
 
 A, B = TableId("public", "a"), TableId("public", "b")
+POINTS = ("replay:before-commit", "replay:after-commit")
 
 
 @pytest.fixture
@@ -159,6 +164,19 @@ def test_a_replay_that_was_killed_is_made_whole_by_the_next(
     assert code == 130
     monkeypatch.setattr(Copy, "append", append)
     assert into_table(feed, capfd)["there_already"] == sum(commits) > 0
+    assert copied(feed).num_rows == 4
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_replay_killed_at_a_named_point_is_made_whole_by_the_next(
+    feed: Feed, capfd: pytest.CaptureFixture[str], point: str
+) -> None:
+    command = [sys.executable, "-m", "cdc_lake", "--config", str(feed.folder / "cdc-lake.yaml"), "replay", "a"]
+    killed = subprocess.run(
+        [*command, "--into", "table:again"], check=False, env={**os.environ, "CDC_LAKE_CRASH_AT": point}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert into_table(feed, capfd)["there_already"] == (4 if point == "replay:after-commit" else 0)
     assert copied(feed).num_rows == 4
 
 
