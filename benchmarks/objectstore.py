@@ -22,16 +22,21 @@ _COMMITS, _ROWS = 40, 1000
 
 
 def measure(shown: Table, root: str, options: Mapping[str, str] | None, gate: Gate | None) -> None:
-    """Commit as the sink does (a fresh handle each time), then look as a reader does; requests are means per commit."""
+    """Commit as the sink does (the snapshot of the last commit, brought up to date), then look as a reader does.
+
+    Requests are means per commit.
+    """
     store, path = DeltaStore(options), f"{root}/log"
     opened, written = Counter[str](), Counter[str]()
     seconds: list[float] = []
+    snapshot = None
     for number in range(_COMMITS):
         rows = pa.table({"n": list(range(_ROWS)), "text": [f"row {i} of {number}" for i in range(_ROWS)]})
         begun = time.perf_counter()
-        table = store.open(path)
+        snapshot = store.refresh(path, snapshot)
+        assert snapshot is None or snapshot.transaction_version("benchmark") == number - 1
         opened += gate.take() if gate else Counter()
-        store.append(path, table, rows, description="{}", transactions={"benchmark": number})
+        store.append(path, snapshot, rows, description="{}", transactions={"benchmark": number})
         seconds.append(time.perf_counter() - begun)
         written += gate.take() if gate else Counter()
     where = root.partition("://")[0] if "://" in root else "folder"

@@ -28,7 +28,7 @@ from cdc_lake.errors import (
     is_disk_full,
 )
 from cdc_lake.events import RecordBatch, TopicPartition
-from cdc_lake.land.store import DeltaStore, Store
+from cdc_lake.land.store import DeltaStore, Snapshot, Store
 from cdc_lake.land.store_errors import is_named, is_refusal, store_error
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 # Commits that fail for a passing reason (an object store's hiccup) are tried again for this long.
 RETRY_SECONDS = 60.0
 
-Screen = Callable[[DeltaTable | None, pa.Table], pa.Table]
+Screen = Callable[[Snapshot | None, pa.Table], pa.Table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ class AppendTable:
         self._expected: dict[TopicPartition, int | None] = {}
         self._gaps: dict[TopicPartition, int] = {}
         self._recorded: set[str] = set()
+        # The snapshot of the last commit. Only `append` uses it: the other methods may run on another thread.
+        self._snapshot: Snapshot | None = None
 
     def open(self) -> DeltaTable | None:
         """A fresh handle; None before the first commit."""
@@ -149,15 +151,13 @@ class AppendTable:
 
         `once` names rows that have no span: the commit that writes them records the name, a later one writes nothing.
 
-        1. Open a fresh handle and compare the stored positions with those this object knows: one that differs is
+        1. Read the newest version and compare the stored positions with those this object knows: one that differs is
            another writer's doing, PartitionFenced.
         2. Drop rows below the stored position (another table of the same topic was committed before a crash).
         3. Append rows and positions in one commit.
         4. If the commit fails, read the positions again before deciding: landed after all, try again, or fenced.
         """
-        deadline = time.monotonic() + RETRY_SECONDS
-        delay = 0.2
-        attempted = False
+        deadline, delay, attempted = time.monotonic() + RETRY_SECONDS, 0.2, False
         while True:
             table = self._await(deadline)
             if self._landed(table, spans, attempted=attempted):
@@ -181,20 +181,23 @@ class AppendTable:
             reach("land:after-commit")
             self._expected.update(ends)
             self._recorded.update(generations)
+            self._snapshot = table
             return int(fresh.num_rows)
 
-    def _await(self, deadline: float) -> DeltaTable | None:
-        """A fresh handle; waits for a store that does not answer."""
+    def _await(self, deadline: float) -> Snapshot | None:
+        """The newest version; waits for a store that does not answer."""
+        # A snapshot is held from one commit that went well to the next: after any other end it is opened anew.
+        held, self._snapshot = self._snapshot, None
         while True:
             try:
-                return self.open()
+                return self._store.refresh(self.path, held)
             except UnavailableError as error:
                 if time.monotonic() > deadline:
                     raise
                 log.warning("%s Trying again.", error.message)
                 self._store.pause(1.0)
 
-    def _landed(self, table: DeltaTable | None, spans: list[Span], *, attempted: bool) -> bool:
+    def _landed(self, table: Snapshot | None, spans: list[Span], *, attempted: bool) -> bool:
         """Whether an attempt that was reported as failed is there after all; raises PartitionFenced."""
         stored = {s.tp: table.transaction_version(transaction_id(s.tp)) if table is not None else None for s in spans}
         ends = self._ends(spans)
@@ -228,7 +231,7 @@ class AppendTable:
         return {s.tp: max(s.end, self._expected.get(s.tp) or 0) for s in spans}
 
     def _write(
-        self, table: DeltaTable | None, rows: pa.Table, ends: Mapping[TopicPartition, int], generations: Collection[str]
+        self, table: Snapshot | None, rows: pa.Table, ends: Mapping[TopicPartition, int], generations: Collection[str]
     ) -> None:
         transactions = {transaction_id(tp): end for tp, end in ends.items()}
         transactions.update({g: 0 for g in generations if g not in self._recorded})

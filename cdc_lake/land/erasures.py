@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from cdc_lake.events import TableId
 from cdc_lake.land.append import AppendTable
 from cdc_lake.land.layout import erasures_path
-from cdc_lake.land.store import Store
+from cdc_lake.land.store import Snapshot, Store
 from cdc_lake.land.tables import ERASURES
 
 # The app transaction of a log that says how many entries the list had when something of the log was last erased.
@@ -115,7 +114,7 @@ class Screen:
     _salt: str = ""
     _lsns: dict[str, int] = field(default_factory=dict)
 
-    def __call__(self, log: DeltaTable | None, rows: pa.Table) -> pa.Table:
+    def __call__(self, log: Snapshot | None, rows: pa.Table) -> pa.Table:
         """`rows` as they may land in the snapshot `log`."""
         told = log.transaction_version(MARK) if log is not None else None
         if told is None or rows.num_rows == 0:

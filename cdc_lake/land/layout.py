@@ -168,8 +168,8 @@ def list_tables(root: str, source: str, options: Mapping[str, str] | None = None
 def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTable | None:
     """A fresh handle of the Delta table at `path`; None when there is none.
 
-    Handles are opened anew for each use: a reused one gets slower with every commit, and a stale one would hide
-    what other writers did. Raises LakeError when the table is there and cannot be read.
+    Handles are opened anew for each use: a stale one would hide what other writers did. `Store.refresh` is for who
+    commits again and again. Raises LakeError when the table is there and cannot be read.
     """
     try:
         found = DeltaTable(path, storage_options=dict(options) if options else None)
@@ -206,9 +206,14 @@ def _newer(path: str, why: str) -> LakeError:
     )
 
 
-def open_store(path: str, options: Mapping[str, str] | None) -> pafs.FileSystem:
-    """The files below `path`, whatever store delta-rs reaches them in; paths in it are relative."""
-    return pafs.PyFileSystem(DeltaStorageHandler(path, dict(options) if options else None))
+def open_store(path: str, options: Mapping[str, str] | None, sizes: Mapping[str, int] | None = None) -> pafs.FileSystem:
+    """The files below `path`, whatever store delta-rs reaches them in; paths in it are relative.
+
+    Of a file in `sizes` the store is not asked how long it is; one that is shorter than said is read to its end.
+    """
+    return pafs.PyFileSystem(
+        DeltaStorageHandler(path, dict(options) if options else None, dict(sizes) if sizes else None)
+    )
 
 
 def remove_all(path: str, options: Mapping[str, str] | None) -> None:

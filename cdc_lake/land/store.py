@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Protocol
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import DeltaError
 from deltalake.writer.properties import BloomFilterProperties, ColumnProperties
 
-from cdc_lake.land.layout import open_delta
+from cdc_lake.land.layout import open_delta, open_store
 
 # Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
 _PLAIN = ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
@@ -40,7 +49,49 @@ def log_writer(rows: int) -> WriterProperties:
 # How long files that a commit removed stay written down: vacuum finds them by that alone, so it must be longer than
 # readers may hold them, and it makes checkpoints longer, so not by much. A checkpoint every ten commits, as Delta
 # writers do: a reader opens each commit behind the last one.
-REMEMBERED = {"delta.deletedFileRetentionDuration": "interval 14 days", "delta.checkpointInterval": "10"}
+_CHECKPOINT_EVERY = 10
+REMEMBERED = {
+    "delta.deletedFileRetentionDuration": "interval 14 days",
+    "delta.checkpointInterval": str(_CHECKPOINT_EVERY),
+}
+# What a commit says of itself is its first line, and shorter than this.
+_INFO_BYTES = 4096
+
+
+class Snapshot:
+    """One version of a table, for who commits to it again and again.
+
+    What was asked of its app transactions is kept, for each question reads all commits since the checkpoint. It holds
+    as long as every commit since was made by the owner of this snapshot.
+    """
+
+    def __init__(self, table: DeltaTable) -> None:
+        self.table, self.version = table, table.version()
+        # What the owner wrote into the commit that made this version; None when the owner did not make it.
+        self.mark: str | None = None
+        self._known: dict[str, int | None] = {}
+
+    def transaction_version(self, name: str) -> int | None:
+        """The version of an app transaction; None when no commit has it."""
+        if name not in self._known:
+            self._known[name] = self.table.transaction_version(name)
+        return self._known[name]
+
+    def update(self) -> bool:
+        """Go on to the newest version; whether that could be told."""
+        try:
+            self.table.update_incremental()
+        except (DeltaError, OSError):  # deleted meanwhile, or away: opening tells which
+            return False
+        if self.table.version() != self.version:
+            self.version, self.mark, self._known = self.table.version(), None, {}
+        return True
+
+    def committed(self, transactions: Mapping[str, int], mark: str) -> None:
+        """The owner committed on top of this: what is known stays so unless others' commits came in between."""
+        alone = self.table.version() == self.version + 1
+        self._known = {**self._known, **transactions} if alone else {}
+        self.version, self.mark = self.table.version(), mark
 
 
 class Store(Protocol):
@@ -54,10 +105,13 @@ class Store(Protocol):
     def open(self, path: str) -> DeltaTable | None:
         """A fresh snapshot; None before the first commit. Raises LakeError when it cannot be read."""
 
+    def refresh(self, path: str, held: Snapshot | None) -> Snapshot | None:
+        """The newest version; None before the first commit. `held`, which nobody else uses, may be what it answers."""
+
     def append(
-        self, path: str, table: DeltaTable | None, rows: pa.Table, *, description: str, transactions: Mapping[str, int]
+        self, path: str, snapshot: Snapshot | None, rows: pa.Table, *, description: str, transactions: Mapping[str, int]
     ) -> None:
-        """Commit `rows` and `transactions` (id to version) on top of the snapshot `table`; None creates the table."""
+        """Commit `rows` and `transactions` (id to version) on top of `snapshot`; None creates the table."""
 
     def pause(self, seconds: float) -> None:
         """Let a store that failed for a passing reason recover."""
@@ -73,21 +127,51 @@ class DeltaStore:
         """A fresh snapshot; None before the first commit."""
         return open_delta(path, self._options)
 
+    def refresh(self, path: str, held: Snapshot | None) -> Snapshot | None:
+        """The newest version. On an object store a held one asks only for what came after it.
+
+        One that stands on a checkpoint is opened anew: it would read the commits since the checkpoint before on each
+        update. A folder answers at once, and opening anew costs less there than what a held one gathers.
+        """
+        if held is not None and "://" in path and held.version % _CHECKPOINT_EVERY and self._goes_on(path, held):
+            return held
+        table = self.open(path)
+        return Snapshot(table) if table is not None else None
+
+    def _goes_on(self, path: str, held: Snapshot) -> bool:
+        """Bring `held` up to date; False when that cannot be told, or when this is not the table that it was.
+
+        A table that was deleted and made anew has versions of the same numbers: the commit at the held one tells.
+        """
+        mark, name = held.mark, f"_delta_log/{held.version:020}.json"
+        if mark is None or not held.update():
+            return False
+        try:
+            with open_store(path, self._options, {name: _INFO_BYTES}).open_input_file(name) as commit:
+                return mark.encode() in commit.read(_INFO_BYTES)
+        except OSError:  # cleared away behind a checkpoint, or away: opening tells which
+            return False
+
     def append(
-        self, path: str, table: DeltaTable | None, rows: pa.Table, *, description: str, transactions: Mapping[str, int]
+        self, path: str, snapshot: Snapshot | None, rows: pa.Table, *, description: str, transactions: Mapping[str, int]
     ) -> None:
         """Commit `rows` and `transactions`; `description` is kept with a table that this creates."""
-        held = [Transaction(name, version) for name, version in transactions.items()]
+        held, mark = [Transaction(name, version) for name, version in transactions.items()], uuid.uuid4().hex
+        # Looking for old commits is a listing: once for each checkpoint is enough, for none goes before it has one.
+        checkpoint = snapshot is not None and (snapshot.version + 1) % _CHECKPOINT_EVERY == 0
         write_deltalake(
-            table if table is not None else path,
+            snapshot.table if snapshot is not None else path,
             rows,
             mode="append",
-            description=description if table is None else None,
-            configuration=REMEMBERED if table is None else None,
+            description=description if snapshot is None else None,
+            configuration=REMEMBERED if snapshot is None else None,
             storage_options=self._options,
             writer_properties=WRITER,
-            commit_properties=CommitProperties(app_transactions=held),
+            commit_properties=CommitProperties(custom_metadata={"commit": mark}, app_transactions=held),
+            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=None if checkpoint else False),
         )
+        if snapshot is not None:
+            snapshot.committed(transactions, mark)
 
     def pause(self, seconds: float) -> None:
         """Sleep."""

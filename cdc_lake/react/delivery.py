@@ -191,7 +191,9 @@ class Delivery:
         if not rows and not transactions:
             return
         table = pa.Table.from_pylist(rows, DELIVERIES)
-        self._store.append(self._path, self._store.open(self._path), table, description="{}", transactions=transactions)
+        self._store.append(
+            self._path, self._store.refresh(self._path, None), table, description="{}", transactions=transactions
+        )
 
 
 def _pause(attempts: int) -> float:

@@ -18,7 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.land.layout import alerts_path
-from cdc_lake.land.store import DeltaStore, Store
+from cdc_lake.land.store import DeltaStore, Snapshot, Store
 from cdc_lake.land.tables import ALERTS
 
 # Commits that fail for a passing reason are tried again for this long.
@@ -66,7 +66,7 @@ class Ledger:
         held = {k: v for rule, (_, to) in moved.items() for k, v in _transactions(rule, to).items()}
         deadline, delay, attempted = time.monotonic() + RETRY_SECONDS, 0.1, False
         while True:
-            handle = self._store.open(self.path)
+            handle = self._store.refresh(self.path, None)
             if self._landed(handle, moved, attempted=attempted):
                 return
             reach("rules:before-commit")
@@ -88,7 +88,7 @@ class Ledger:
         self.commit(rows, {})
 
     def _landed(
-        self, handle: DeltaTable | None, moved: Mapping[str, tuple[Place | None, Place]], *, attempted: bool
+        self, handle: Snapshot | None, moved: Mapping[str, tuple[Place | None, Place]], *, attempted: bool
     ) -> bool:
         stored = {rule: _place(handle, rule) for rule in moved}
         if attempted and moved and stored == {rule: to for rule, (_, to) in moved.items()}:
@@ -105,7 +105,7 @@ class Ledger:
         return False
 
 
-def _place(table: DeltaTable | None, rule: str) -> Place | None:
+def _place(table: DeltaTable | Snapshot | None, rule: str) -> Place | None:
     position = table.transaction_version(f"rule:{rule}") if table is not None else None
     if table is None or position is None:
         return None

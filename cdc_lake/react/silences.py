@@ -70,7 +70,7 @@ class Silences:
         store = DeltaStore(self._options)
         row = {name: getattr(one, name) for name in ("id", "rule", "key", "since", "until", "by", "note")}
         rows = pa.Table.from_pylist([row | {"recorded_at": now}], SILENCES)
-        store.append(self._path, store.open(self._path), rows, description="{}", transactions={})
+        store.append(self._path, store.refresh(self._path, None), rows, description="{}", transactions={})
 
 
 def silenced(silences: Sequence[Silence], alert: Mapping[str, object], now: datetime) -> Silence | None:

@@ -85,6 +85,9 @@ class MemoryStore:
     def open(self, path: str) -> Snapshot | None:
         return self.tables.get(path)
 
+    def refresh(self, path: str, held: Snapshot | None) -> Snapshot | None:
+        return self.open(path)
+
     def append(
         self, path: str, table: Snapshot | None, rows: pa.Table, *, description: str, transactions: Mapping[str, int]
     ) -> None:
