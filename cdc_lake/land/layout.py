@@ -173,6 +173,7 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
     """
     try:
         found = DeltaTable(path, storage_options=dict(options) if options else None)
+        form = found.transaction_version(_FORM) or 1
     except TableNotFoundError:
         return None
     except Exception as error:
@@ -186,7 +187,6 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
             next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error
-    form = found.transaction_version(_FORM) or 1
     if form > TIERED:
         raise _newer(path, f"It is of the form {form}, and this version of cdc-lake knows forms up to {TIERED}.")
     return found

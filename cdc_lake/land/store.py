@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.writer.properties import BloomFilterProperties, ColumnProperties
 
 from cdc_lake.land.layout import open_delta, open_store
+from cdc_lake.land.store_errors import store_error
 
 # Images, keys and offsets hardly repeat: a dictionary of them costs time and is thrown away.
 _PLAIN = ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "value", "definition")
@@ -72,9 +73,12 @@ class Snapshot:
         self._known: dict[str, int | None] = {}
 
     def transaction_version(self, name: str) -> int | None:
-        """The version of an app transaction; None when no commit has it."""
+        """The version of an app transaction; None when no commit has it. Raises LakeError or UnavailableError."""
         if name not in self._known:
-            self._known[name] = self.table.transaction_version(name)
+            try:
+                self._known[name] = self.table.transaction_version(name)
+            except (DeltaError, OSError) as error:  # it reads commits again
+                raise store_error(self.table.table_uri, error) from error
         return self._known[name]
 
     def update(self) -> bool:

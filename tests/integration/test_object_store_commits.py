@@ -1,19 +1,23 @@
-"""What commits on an object store ask of it, and what a snapshot that is held between them must not hide."""
+"""What a sink asks of an object store, at its start and for each commit, and what a held snapshot must not hide."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from cdc_lake.errors import CdcLakeError, PartitionFenced
+from cdc_lake.cli.sink_runner import require_safe_store
+from cdc_lake.config import load_config
+from cdc_lake.errors import CdcLakeError, LakeError, PartitionFenced
 from cdc_lake.events import TopicPartition
 from cdc_lake.land import layout
 from cdc_lake.land.append import AppendTable, Span
 from cdc_lake.land.store import DeltaStore
-from tests.object_store import BUCKET, Gate, object_store
+from tests.object_store import BUCKET, SECRET, Gate, object_store
 
 TP = TopicPartition("pos.public.orders", 0)
 SCHEMA = pa.schema([("__topic", pa.string()), ("__partition", pa.int32()), ("__offset", pa.int64())])
@@ -113,3 +117,57 @@ def test_a_held_snapshot_goes_on_over_commits_that_were_dropped_behind_a_checkpo
         files.delete_file(f"_delta_log/{version:020}.json")
     append(first, 3)
     assert offsets(path, store) == [0, 1, 2, 3]
+
+
+class AwayAfter(DeltaStore):
+    """A store whose server dies `number` requests later, and is back after the first wait for it."""
+
+    def __init__(self, gate: Gate, number: int) -> None:
+        super().__init__(gate.options())
+        self._gate, self.waits = gate, 0
+        gate.set(down_after=number)
+
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        self._gate.set(down_after=-1)
+        self.waits += 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 5, 7])
+def test_a_sink_waits_for_a_store_that_is_away_at_whatever_request(path: str, store: Gate, number: int) -> None:
+    append(writer(path, store), 0)
+    away = AwayAfter(store, number)
+    table = AppendTable(path, SCHEMA, store=away)
+    assert table.take_over([TP]) == {TP: 1}
+    append(table, 1)
+    store.set(down_after=-1)
+    assert away.waits == 1
+    assert offsets(path, store) == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["pause", "kill", "restart"])
+def test_a_server_that_stands_still_or_dies_has_what_was_committed(path: str, store: Gate, how: str) -> None:
+    table = writer(path, store)
+    append(table, 0)
+    store.hurt(how, 0.1)
+    append(table, 1)
+    assert offsets(path, store) == [0, 1]
+
+
+def test_a_sink_refuses_a_store_that_forgets_and_its_words_hold_no_secret(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKE_SECRET", SECRET)
+    with object_store(tmp_path / "forgetful", checks=False) as forgetful:
+        options = json.dumps({**forgetful.options(), "aws_secret_access_key": "${LAKE_SECRET}"})
+        written = tmp_path / "cdc-lake.yaml"
+        written.write_text(f"lake: {{uri: '{path}', options: {options}}}\n")
+        config = load_config(written)
+        forgetful.set(forgets=True)
+        with pytest.raises(LakeError) as refused:
+            require_safe_store(config)
+        assert refused.value.code == "store_overwrites"
+        assert "single_writer" in refused.value.next
+        assert SECRET not in f"{refused.value} {refused.value.why} {refused.value.next}"
+        forgetful.set(forgets=False)
+        require_safe_store(config)
