@@ -18,6 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from cdc_lake.capture.connect import ConnectClient
+from cdc_lake.config import load_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,6 +88,11 @@ class Project:
     def register(self) -> None:
         """Register the project's connector."""
         self.ok("connector", "register", f"connectors/{self.name}.json")
+
+    def lake(self) -> tuple[str, dict[str, str] | None]:
+        """Where its lake is, and the options to open it."""
+        config = load_config(self.folder / "cdc-lake.yaml")
+        return config.lake_uri, config.lake.options or None
 
     def coordinates_in_kafka(self) -> set[tuple[str, int, int]]:
         """Topic, partition and offset of every record of the project's topics."""

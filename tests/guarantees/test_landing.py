@@ -7,7 +7,6 @@ import signal
 import time
 
 import pytest
-from deltalake import DeltaTable
 
 from cdc_lake.land import layout
 from cdc_lake.local.retail.loader import create_schema, load
@@ -27,23 +26,25 @@ CRASH_POINTS = (
 
 def landed(project: Project) -> list[tuple[str, int, int]]:
     """Coordinates of all landed records, repeats included."""
-    root = str(project.folder / "lake")
-    paths = [layout.log_path(root, project.name, t) for t in layout.list_tables(root, project.name)]
+    root, options = project.lake()
+    paths = [layout.log_path(root, project.name, t) for t in layout.list_tables(root, project.name, options)]
     found: list[tuple[str, int, int]] = []
     for path in [*paths, layout.transactions_path(root, project.name)]:
-        if not DeltaTable.is_deltatable(path):
+        table = layout.open_delta(path, options)
+        if table is None:
             continue  # killed before the first commit
-        rows = DeltaTable(path).to_pyarrow_table(columns=["__topic", "__partition", "__offset"]).to_pylist()
+        rows = table.to_pyarrow_table(columns=["__topic", "__partition", "__offset"]).to_pylist()
         found += [(r["__topic"], r["__partition"], r["__offset"]) for r in rows]
     return found
 
 
 def dead_letters(project: Project) -> set[tuple[str, int, int]]:
     """Coordinates of all records that could not be decoded."""
-    path = layout.dead_letters_path(str(project.folder / "lake"), project.name)
-    if not DeltaTable.is_deltatable(path):
+    root, options = project.lake()
+    table = layout.open_delta(layout.dead_letters_path(root, project.name), options)
+    if table is None:
         return set()
-    rows = DeltaTable(path).to_pyarrow_table(columns=["topic", "partition", "offset"]).to_pylist()
+    rows = table.to_pyarrow_table(columns=["topic", "partition", "offset"]).to_pylist()
     return {(r["topic"], r["partition"], r["offset"]) for r in rows}
 
 

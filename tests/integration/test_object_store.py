@@ -23,6 +23,7 @@ from cdc_lake.land.remote_files import RemoteFiles, register
 from cdc_lake.local.retail.loader import create_schema, load
 from cdc_lake.local.retail.rows import Size
 from cdc_lake.local.retail.workload import Workload
+from tests.guarantees.test_landing import CRASH_POINTS, check, landed
 from tests.integration.conftest import Database, RunningStack, wait_for
 from tests.object_store import BUCKET, SECRET, Gate, object_store
 from tests.projects import Project, make_project
@@ -65,30 +66,6 @@ def shop(  # noqa: PLR0917 - fixtures
         load(project.dsn, Size.for_rows(1000))
         project.register()
         yield project
-
-
-def landed(project: Project, root: str, store: Gate) -> list[tuple[str, int, int]]:
-    """Coordinates of all landed records, repeats included."""
-    options = store.options()
-    logs = [layout.log_path(root, project.name, t) for t in layout.list_tables(root, project.name, options)]
-    found: list[tuple[str, int, int]] = []
-    for path in [*logs, layout.transactions_path(root, project.name)]:
-        table = layout.open_delta(path, options)
-        if table is not None:
-            rows = table.to_pyarrow_table(columns=["__topic", "__partition", "__offset"]).to_pylist()
-            found += [(r["__topic"], r["__partition"], r["__offset"]) for r in rows]
-    return found
-
-
-def check(project: Project, root: str, store: Gate) -> None:
-    """The lake equals the source, and holds every record once."""
-    project.ok("sink", "run", "--until-caught-up")
-    report = project.verify()
-    assert report["ok"], report
-    coordinates = landed(project, root, store)
-    assert len(coordinates) == len(set(coordinates))
-    newest = {(t, p): o for t, p, o in sorted(coordinates)}
-    assert {c for c in project.coordinates_in_kafka() if c[2] <= newest.get(c[:2], -1)} == set(coordinates)
 
 
 def test_of_writers_that_race_for_a_version_the_store_takes_one_and_a_store_that_forgets_is_found_out(
@@ -159,29 +136,41 @@ def test_threads_that_read_one_file_at_once_each_get_their_own_bytes(store: Gate
 
 
 def test_a_sink_killed_again_and_again_lands_each_record_once_on_an_object_store(
-    shop: Project, root: str, store: Gate
+    shop: Project,
 ) -> None:
     rng = random.Random(7)
     workload = Workload(shop.dsn, rate=30)
     workload.start()
     try:
         for _ in range(4):
-            before = len(landed(shop, root, store))
+            before = len(landed(shop))
             sink = shop.start("sink", "run", env={"CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
-            wait_for(lambda n=before: len(landed(shop, root, store)) > n, "the sink to land more", seconds=90)
+            wait_for(lambda n=before: len(landed(shop)) > n, "the sink to land more", seconds=90)
             time.sleep(rng.random())  # not a wait: the moment of the kill must be any moment
             sink.send_signal(signal.SIGKILL)
             sink.wait()
     finally:
         workload.stop()
-    check(shop, root, store)
+    check(shop)
 
 
-def test_read_models_are_folded_maintained_rebuilt_and_read_there(shop: Project, root: str, store: Gate) -> None:
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_a_sink_killed_at_a_named_point_goes_on_where_the_lake_is_on_an_object_store(shop: Project, point: str) -> None:
+    workload = Workload(shop.dsn, rate=20)
+    workload.start()
+    try:
+        sink = shop.start("sink", "run", env={"CDC_LAKE_CRASH_AT": point, "CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
+        assert sink.wait(timeout=120) == -signal.SIGKILL
+    finally:
+        workload.stop()
+    check(shop)
+
+
+def test_read_models_are_folded_maintained_rebuilt_and_read_there(shop: Project) -> None:
     shop.ok("sink", "run", "--until-caught-up")
     shop.ok("fold")
     Workload(shop.dsn, seed=3).perform("sale")
-    check(shop, root, store)
+    check(shop)
     shop.ok("fold")
     assert shop.verify()["ok"]
     shop.ok("rebuild", "orders")
@@ -194,7 +183,7 @@ def test_read_models_are_folded_maintained_rebuilt_and_read_there(shop: Project,
     assert '"lake.put_if_absent"' in shop.run("--json", "doctor").stdout
 
 
-def test_a_sink_waits_for_a_store_that_is_away_for_a_while(shop: Project, root: str, store: Gate) -> None:
+def test_a_sink_waits_for_a_store_that_is_away_for_a_while(shop: Project, store: Gate) -> None:
     shop.ok("sink", "run", "--until-caught-up")
     sink = shop.start("sink", "run", env={"CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
     wait_for(lambda: "lag" in shop.log(), "the sink to read")
@@ -206,12 +195,12 @@ def test_a_sink_waits_for_a_store_that_is_away_for_a_while(shop: Project, root: 
     finally:
         store.set(down=False)
         workload.stop()
-    before = len(landed(shop, root, store))
-    wait_for(lambda: len(landed(shop, root, store)) > before or sink.poll() is not None, "the sink to land again")
+    before = len(landed(shop))
+    wait_for(lambda: len(landed(shop)) > before or sink.poll() is not None, "the sink to land again")
     assert sink.poll() is None, shop.log()
     sink.send_signal(signal.SIGTERM)
     assert sink.wait(timeout=60) == 0
-    check(shop, root, store)
+    check(shop)
 
 
 @pytest.mark.parametrize(
