@@ -1,7 +1,8 @@
 """Trouble for a whole running system: processes are killed, paused and restarted by a seed while people trade and read.
 
 The system is a stack of its own, two sinks of one group, folds, a retail workload and a teller who moves money between
-two tables. Readers open connections all the while; what they see must be one moment between transactions.
+two tables. Readers open connections all the while; what they see must be one moment between transactions. A lake on an
+object store has one trouble more, the store.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ import psycopg
 
 from cdc_lake.capture.connect import ConnectClient
 from cdc_lake.config import load_config
-from cdc_lake.errors import CdcLakeError
+from cdc_lake.errors import CdcLakeError, UnavailableError
 from cdc_lake.local.retail.loader import create_schema, load
 from cdc_lake.local.retail.rows import Size
 from cdc_lake.local.retail.workload import Stats, Workload
 from cdc_lake.local.stack import Stack
 from cdc_lake.query.session import open_session
 from tests.integration.conftest import wait_for
+from tests.object_store import Gate
 from tests.projects import Project
 
 HOW = ("kill", "pause", "restart")
@@ -119,8 +121,9 @@ class Teller:
 class Reader:
     """Opens a connection, checks the invariants, closes it, and so on."""
 
-    def __init__(self, config: Path, told: Told) -> None:
+    def __init__(self, config: Path, told: Told, *, store_may_be_away: bool) -> None:
         self._folder, self._config, self._told = config.parent, load_config(config), told
+        self._store_may_be_away = store_may_be_away
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="reader", daemon=True)
         self._last = 0
@@ -137,7 +140,10 @@ class Reader:
             try:
                 self.look()
             except CdcLakeError as error:
-                self._told.wrong.append(f"a reader failed: {error.message} {error.why}")
+                if self._store_may_be_away and isinstance(error, UnavailableError):
+                    self._told.done["reader was told that the store is away"] += 1
+                else:
+                    self._told.wrong.append(f"a reader failed: {error.message} {error.why}")
             except Exception as error:  # a thread has nobody to raise to
                 self._told.wrong.append(f"a reader failed: {type(error).__name__}: {error}")
 
@@ -168,7 +174,7 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class _RunningSink:
+class _Running:
     process: subprocess.Popen[bytes]
     log_file: str
 
@@ -176,13 +182,14 @@ class _RunningSink:
 class Nemesis:
     """The system and what is done to it. Use as a context; `run`, then `heal`, then ask `told` and the project."""
 
-    def __init__(self, project: Project, stack: Stack, seed: int) -> None:
+    def __init__(self, project: Project, stack: Stack, seed: int, store: Gate | None = None) -> None:
         self.project, self.stack, self.chance, self.told = project, stack, Random(seed), Told()
+        self._store = store
         self._deck = self._shuffled()
-        self._pool = ThreadPoolExecutor(len(stack.parts), thread_name_prefix="nemesis")
+        self._pool = ThreadPoolExecutor(len(stack.parts) + 1, thread_name_prefix="nemesis")
         self._busy: dict[str, Future[None]] = {}
-        self._sinks: list[_RunningSink] = []
-        self._fold: subprocess.Popen[bytes] | None = None
+        self._sinks: list[_Running] = []
+        self._fold: _Running | None = None
         self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
@@ -197,7 +204,9 @@ class Nemesis:
     def run(self, seconds: float) -> None:
         """Trade, read and make trouble for so long."""
         workload = Workload(self.project.dsn, rate=20)
-        teller, reader = Teller(self.project.dsn, self.told), Reader(self.project.folder / "cdc-lake.yaml", self.told)
+        teller = Teller(self.project.dsn, self.told)
+        config = self.project.folder / "cdc-lake.yaml"
+        reader = Reader(config, self.told, store_may_be_away=self._store is not None)
         self._sinks = [self._start_sink(), self._start_sink()]
         deadline = time.monotonic() + seconds
         for part in (workload, teller, reader):
@@ -240,7 +249,8 @@ class Nemesis:
 
     def _shuffled(self) -> list[tuple[str, str]]:
         """All kinds of trouble, each once, what is cheap more often; in any order."""
-        deck = [(victim, how) for victim in ("sink", "kafka", "connect", "postgres") for how in HOW]
+        parts = ("sink", "kafka", "connect", "postgres", *(["store"] if self._store else []))
+        deck = [(victim, how) for victim in parts for how in HOW]
         deck += [("sink", how) for how in HOW] + [("fold", "run")] * 5 + [("fold", "kill")] * 2
         self.chance.shuffle(deck)
         return deck
@@ -268,11 +278,11 @@ class Nemesis:
 
     def _done(self, victim: str, how: str) -> None:
         if victim == "fold":
-            if self._fold is not None and self._fold.poll() is None:
+            if self._fold is not None and self._fold.process.poll() is None:
                 if how == "kill":
-                    self._fold.kill()
+                    self._fold.process.kill()
                 return
-            self._fold = self.project.start("fold")
+            self._fold = self._start("fold")
         self.told.done[f"{victim} {how}"] += 1
 
     def _hurt_sink(self, how: str) -> None:
@@ -285,11 +295,14 @@ class Nemesis:
         sink.process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
         code = sink.process.wait(timeout=60)
         # The signal itself ends one that is still starting.
-        if how == "restart" and code not in (0, -signal.SIGTERM) and not self._had_no_broker(sink):
+        if how == "restart" and code not in (0, -signal.SIGTERM) and not self._could_not_begin(sink):
             self.told.wrong.append(f"a sink that was asked to end did so with {code}: {self._words(sink)[-800:]}")
         self._sinks[self._sinks.index(sink)] = self._start_sink()
 
     def _hurt_part(self, name: str, how: str, away: float) -> None:
+        if name == "store" and self._store is not None:
+            self._store.hurt(how, away)
+            return
         if how == "pause":
             with _paused(self.stack.parts[name].processes()):
                 time.sleep(away)  # so long it stands still
@@ -309,13 +322,18 @@ class Nemesis:
         """What runs must not end by itself; a task that failed, or a sink that could not begin, is started again."""
         for place, sink in enumerate(self._sinks):
             code = sink.process.poll()
-            if code is not None and self._had_no_broker(sink):
+            if code is not None and self._could_not_begin(sink):
                 self.told.done["sink had to be started again"] += 1
                 self._sinks[place] = self._start_sink()
             elif code is not None:
                 self.told.wrong.append(f"a sink ended by itself with {code}: {self._words(sink)[-1500:]}")
-        if self._fold is not None and self._fold.poll() not in (None, 0, -signal.SIGKILL):
-            self.told.wrong.append(f"a fold failed with {self._fold.returncode}: {self.project.log()[-1500:]}")
+        if self._fold is not None and self._fold.process.poll() not in (None, 0, -signal.SIGKILL):
+            words = self._words(self._fold)
+            if self._store is not None and "The object store of" in words and "does not answer" in words:
+                self.told.done["fold was told that the store is away"] += 1
+            else:
+                self.told.wrong.append(f"a fold failed with {self._fold.process.returncode}: {words[-1500:]}")
+            self._fold = None
         with contextlib.suppress(CdcLakeError):
             self._connector_runs()
 
@@ -333,22 +351,24 @@ class Nemesis:
                 self.told.done["connector could not be restarted yet"] += 1
         return bool(states[1:]) and set(states) == {"RUNNING"}
 
-    def _start_sink(self) -> _RunningSink:
+    def _start_sink(self) -> _Running:
         options = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 1000}
-        log_file = f"sink-{next(self._numbers)}.log"
-        env = {"CDC_LAKE__KAFKA__OPTIONS": json.dumps(options)}
-        return _RunningSink(self.project.start("sink", "run", env=env, log_file=log_file), log_file)
+        return self._start("sink", "run", env={"CDC_LAKE__KAFKA__OPTIONS": json.dumps(options)})
 
-    def _words(self, sink: _RunningSink) -> str:
-        return self.project.log(sink.log_file)
+    def _start(self, *command: str, env: dict[str, str] | None = None) -> _Running:
+        log_file = f"{command[0]}-{next(self._numbers)}.log"
+        return _Running(self.project.start(*command, env=env, log_file=log_file), log_file)
 
-    def _had_no_broker(self, sink: _RunningSink) -> bool:
-        """Whether it gave up before it began, as a sink does that finds no broker; one that runs has to wait for it."""
+    def _words(self, running: _Running) -> str:
+        return self.project.log(running.log_file)
+
+    def _could_not_begin(self, sink: _Running) -> bool:
+        """Whether it gave up before it began, as a sink does that finds no broker or no store; one that runs waits."""
         words = self._words(sink)
         return sink.process.returncode == 1 and "does not answer" in words and " tables · " not in words
 
     def _end_processes(self) -> None:
-        for process in [*(sink.process for sink in self._sinks), *([self._fold] if self._fold else [])]:
+        for process in [one.process for one in [*self._sinks, *([self._fold] if self._fold else [])]]:
             if process.poll() is None:
                 process.kill()
             process.wait()
@@ -358,10 +378,11 @@ class Nemesis:
 @contextlib.contextmanager
 def _paused(processes: list[psutil.Process]) -> Iterator[None]:
     """SIGSTOP, and SIGCONT when the block is left."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            os.kill(process.pid, signal.SIGSTOP)
     try:
+        for process in processes:
+            # One that has ended meanwhile must not leave the others standing.
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                os.kill(process.pid, signal.SIGSTOP)
         yield
     finally:
         for process in processes:

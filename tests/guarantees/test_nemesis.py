@@ -1,11 +1,14 @@
 """All promises at once, on the real parts, while they are killed, paused and restarted.
 
 `NEMESIS=7 python -m pytest tests/guarantees/test_nemesis.py` chooses the seed; `make soak MINUTES=30` runs for so long;
-with `NEMESIS_KEEP=FOLDER` the project is copied there at the moment a reader sees something wrong.
+with `NEMESIS_KEEP=FOLDER` the project is copied there at the moment a reader sees something wrong. `NEMESIS_STORE=s3`
+has the lake on an S3-compatible server, which is killed, paused and restarted like the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -18,15 +21,17 @@ from cdc_lake.config import STATE_FOLDER
 from cdc_lake.local.stack import Stack
 from tests.guarantees.test_landing import landed
 from tests.nemesis import Nemesis
-from tests.projects import make_project
+from tests.object_store import BUCKET, SECRET, Gate, object_store
+from tests.projects import Project, make_project
 
 pytestmark = pytest.mark.stack
 SEED = int(os.environ.get("NEMESIS", "1"))
+STORE = os.environ.get("NEMESIS_STORE", "folder")
 MINUTES = float(os.environ.get("MINUTES", "30"))
 
 
-@pytest.fixture
-def nemesis(tmp_path: Path) -> Iterator[Nemesis]:
+@contextlib.contextmanager
+def living(tmp_path: Path, *, on_s3: bool) -> Iterator[Nemesis]:
     """A system on a stack of its own: others must not lose theirs."""
     stack = Stack(tmp_path / "stack" / STATE_FOLDER)
     try:
@@ -34,8 +39,13 @@ def nemesis(tmp_path: Path) -> Iterator[Nemesis]:
         with psycopg.connect(at.dsn, autocommit=True) as admin:
             admin.execute("CREATE DATABASE nemesis")
         dsn = at.dsn.rsplit("/", 1)[0] + "/nemesis"
-        with make_project(tmp_path / "project", dsn, at.bootstrap, at.connect_url) as project:
-            made = Nemesis(project, stack, SEED)
+        with contextlib.ExitStack() as parts:
+            project = parts.enter_context(make_project(tmp_path / "project", dsn, at.bootstrap, at.connect_url))
+            # In the project's folder, so that what is kept of it has the lake.
+            store = parts.enter_context(object_store(project.folder / "objects")) if on_s3 else None
+            if store is not None:
+                use(store, project)
+            made = Nemesis(project, stack, SEED, store)
             made.prepare()
             try:
                 yield made
@@ -43,6 +53,26 @@ def nemesis(tmp_path: Path) -> Iterator[Nemesis]:
                 made.close()
     finally:
         stack.down(wipe=True)
+
+
+def use(store: Gate, project: Project) -> None:
+    """Put the lake of a project there."""
+    options = {**store.options(), "aws_secret_access_key": "${LAKE_SECRET}"}
+    with (project.folder / "cdc-lake.yaml").open("a") as config:
+        config.write(f"lake: {{uri: 's3://{BUCKET}/nemesis', options: {json.dumps(options)}}}\n")
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the configuration of a lake on the store names."""
+    monkeypatch.setenv("LAKE_SECRET", SECRET)
+
+
+@pytest.fixture
+def nemesis(tmp_path: Path) -> Iterator[Nemesis]:
+    """A living shop on the store that was asked for."""
+    with living(tmp_path, on_s3=STORE == "s3") as made:
+        yield made
 
 
 def survive(nemesis: Nemesis, seconds: float, *, troubles: int) -> None:
