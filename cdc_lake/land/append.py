@@ -249,6 +249,8 @@ class AppendTable:
         self._store.append(self.path, table, fitting, description=self._description, transactions=transactions)
 
     def _explained(self, error: Exception) -> CdcLakeError:
+        if isinstance(error, CdcLakeError):
+            return error
         if is_named(self.path, error):
             return store_error(self.path, error)
         if is_disk_full(error):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cdc_lake.config import Config, Table
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.erase.run import Job, Report, erase
+from cdc_lake.errors import LakeError
+from cdc_lake.events import TopicPartition
+from cdc_lake.land.append import AppendTable, Span
 from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.project.fold import fold_source
 from cdc_lake.project.lake import Lake
@@ -194,3 +198,15 @@ def test_a_snapshot_of_which_the_first_and_the_last_row_were_erased_still_counts
     assert [i for i, _ in people(tmp_path)[0]] == [2]
     list(fold_source(Lake(str(tmp_path / "lake")), SOURCE, lambda _: True))
     assert [i for i, _ in people(tmp_path)[0]] == [2]
+
+
+def test_rows_wait_unwritten_when_it_cannot_be_read_what_was_erased_and_the_error_says_so(tmp_path: Path) -> None:
+    def unreadable(_: object, rows: pa.Table) -> pa.Table:
+        raise LakeError("The list of what was erased cannot be read.", why="", next="", code="lake_newer")
+
+    schema = pa.schema([("n", pa.int64())])
+    table = AppendTable(str(tmp_path / "t"), schema, screen=unreadable)
+    with pytest.raises(LakeError) as refused:
+        table.append(pa.table({"n": [1]}, schema), [Span(TopicPartition(PEOPLE, 0), 0, 1)])
+    assert refused.value.code == "lake_newer"
+    assert table.open() is None
