@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from cdc_lake.project.fold import fold_source, rebuild_table
 from cdc_lake.project.history_base import CLOSED, OPEN, PART, PATCH
 from cdc_lake.project.history_fold import HistoryFold, clear_history, unfolded_history
 from cdc_lake.project.history_tail import find_behind
+from cdc_lake.project.history_writing import Fresh
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.segments import segments_of
 from cdc_lake.project.snapshot import SourceState, TableState, prepare, read_source
-from cdc_lake.project.tail import Tail
 from cdc_lake.query.history_views import history_query, history_view, open_history
 from cdc_lake.retain.policy import Policy
 from cdc_lake.retain.run import DONE, Job, retain
@@ -404,19 +405,19 @@ def test_a_row_behind_a_truncate_begins_no_earlier_than_that_though_the_clock_wa
 def test_a_fold_that_needs_more_memory_than_there_is_takes_fewer_keys_at_a_time(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, shares = list[int](), HistoryFold._shares
+    asked, each = list[int](), HistoryFold._each
 
-    def short(self: HistoryFold, tail: Tail, count: int) -> list[str | None]:
-        asked.append(count)
-        if count < 16:
+    def short(self: HistoryFold, fresh: Fresh, *further: Any) -> Iterator[None]:
+        asked.append(further[-1])
+        if further[-1] < 4:
             raise duckdb.OutOfMemoryException("short")
-        return shares(self, tail, count)
+        return each(self, fresh, *further)
 
-    monkeypatch.setattr(HistoryFold, "_shares", short)
+    monkeypatch.setattr(HistoryFold, "_each", short)
     change(feed)
     feed.land()
     fold(feed.folder, [A])
-    assert asked == [1, 4, 16]
+    assert asked == [1, 4]
     assert counts(feed)
 
 
