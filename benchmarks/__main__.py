@@ -12,12 +12,14 @@ from typing import Any
 
 from benchmarks import (
     anomalies,
+    commits,
     consume,
     fold,
     freshness,
     history,
     latency,
     layout,
+    memory,
     objectstore,
     promises,
     soak,
@@ -53,8 +55,10 @@ BENCHMARKS = {
     "verify": Benchmark("What does `verify` cost?", verify.run, 1_000_000, 10_000_000),
     "fold": Benchmark("What do folds cost, and reading between them?", fold.run, 1_000_000, 10_000_000, stack=False),
     "history": Benchmark("What does a folded history cost?", history.run, 300_000, 2_000_000, stack=False),
+    "commits": Benchmark("What does a commit cost after thousands?", commits.run, 1_000, 10_000, stack=False),
     "layout": Benchmark("How much of the log does a question skip?", layout.run, 200_000, 1_000_000, stack=False),
     "latency": Benchmark("How soon is a change seen, by rate and flush interval?", latency.run, 5, 20),
+    "memory": Benchmark("Does the limit of memory hold?", memory.run, 400_000, 2_000_000),
     "soak": Benchmark("Does the sink stay as it is, hour by hour?", soak.run, 2, 60),
     "volume": Benchmark("How does it hold with tens of millions of rows?", volume.run, 1_000_000, 50_000_000),
     "anomalies": Benchmark(

@@ -72,8 +72,10 @@ def _rate(work: Callable[[str, str, int], None], bootstrap: str, topic: str, eve
     return rate
 
 
-def sink(ends: Any, prefix: str, client: str) -> tuple[float, float, float]:
-    """Seconds, CPU seconds and peak RSS (MB) of a whole `cdc-lake sink run --until-caught-up` process."""
+def sink(ends: Any, prefix: str, client: str, *, more: str = "") -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak RSS (MB) of a whole `cdc-lake sink run --until-caught-up` process.
+
+    `more` is added to its configuration."""
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-sink-"))
     (folder / "c.json").write_text(
         json.dumps(
@@ -89,7 +91,7 @@ def sink(ends: Any, prefix: str, client: str) -> tuple[float, float, float]:
     )
     (folder / "cdc-lake.yaml").write_text(
         f"source: {{name: {prefix}{client.replace('-', '')}, connector: c.json, dsn: '{ends.dsn}'}}\n"
-        f"kafka: {{bootstrap: '{ends.bootstrap}', client: {client}}}\nconnect: {{url: '{ends.connect_url}'}}\n"
+        f"kafka: {{bootstrap: '{ends.bootstrap}', client: {client}}}\nconnect: {{url: '{ends.connect_url}'}}\n" + more
     )
     before = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "cdc_lake", "-q", "sink", "run", "--until-caught-up"], cwd=folder)

@@ -81,13 +81,19 @@ def _first(bootstrap: str, topic: str) -> dict[str, Any]:
 
 def _check_form(real: dict[str, Any], name: str) -> None:
     """Our events have the keys of a real one, in its order, all the way down."""
-    (ours,) = duckdb.sql(f"SELECT {_event(name, 'r')} FROM (SELECT 1 AS i, 0 AS n)").fetchall()[0]
+    ours = example(name)
 
     def keys(value: Any) -> Any:
         return {k: keys(v) for k, v in value.items()} if isinstance(value, dict) else None
 
     if keys(json.loads(ours)) != keys(real):
         raise SystemExit(f"the connector's form is {json.dumps(real)}, ours is {ours}")
+
+
+def example(name: str) -> str:
+    """The event of the first row of a snapshot."""
+    found = duckdb.sql(f"SELECT {_event(name, 'r')} FROM (SELECT 1 AS i, 0 AS n)").fetchall()
+    return str(found[0][0])
 
 
 def _event(name: str, op: str, table: str = "sales") -> str:
