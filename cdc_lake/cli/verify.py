@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    tables: Annotated[list[str] | None, typer.Argument(help="schema.table; all captured tables when none.")] = None,
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]…", help="schema.table; all captured tables when none.")
+    ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the lake to reach the source.")] = 60.0,
     repair: Annotated[
         bool, typer.Option("--repair", help="Put rows that differ right, through the log, and verify again.")

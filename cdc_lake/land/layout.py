@@ -27,7 +27,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import string
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -39,6 +38,7 @@ from deltalake.fs import DeltaStorageHandler
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.events import TableId
+from cdc_lake.land.naming import decode_name, encode_name
 from cdc_lake.land.store_errors import is_named, store_error
 
 # How the kinds of copies begin; no other kind has a colon.
@@ -49,19 +49,6 @@ COPY = "replay:"
 _FORM, TIERED = "cdc_lake:form", 2
 
 _UNKNOWN_FEATURE = re.compile(r"(?i)unsupported (reader|writer|table) feature|reader version|reader features")
-_PLAIN = set(string.ascii_letters + string.digits + "-_")
-
-
-def encode_name(name: str) -> str:
-    """`name` as one safe path segment; `decode_name` is its inverse."""
-    text = "".join(c if c in _PLAIN else "".join(f"~{b:02X}" for b in c.encode()) for c in name)
-    # A leading underscore hides a folder from many readers of data lakes.
-    return "~5F" + text[1:] if text.startswith("_") else text
-
-
-def decode_name(segment: str) -> str:
-    """The name that `encode_name` made `segment` from."""
-    return unquote(segment.replace("~", "%"))
 
 
 def _join(root: str, *names: str) -> str:
