@@ -221,7 +221,7 @@ class HistoryFold:
         with cut_up(self._con, self._placed(life), keys, KeyOrder.of(self._shapes), count, apart=apart) as shares:
             for number, share in enumerate(shares):
                 self._tell("history", number / len(shares))
-                one = replace(life, set_out=share.files)
+                one = replace(life, set_out=share.of(tail))
                 if life.carried is not None:
                     one = replace(one, chosen=_chosen(share, apart))
                 self._con.execute(f"{into} {stored(self._shapes, query(one))}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cdc_lake.project.files import scan
 from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.shapes import Shapes
-from cdc_lake.project.tail import AFTER_ALL, ENDS_RUN, OPENS_RUN, RUN, SET_OUT, Facts, Tail, placed
+from cdc_lake.project.tail import AFTER_ALL, ENDS_RUN, OPENS_RUN, RUN, Facts, Tail, placed
 from cdc_lake.sqltext import literal
 
 # What follows the source's columns in `history`. The first five are the contract; positions are those of
@@ -54,7 +54,7 @@ class Life:
     the position at which the log begins (see `land.starts`), `renaming` tells rows that were sent under another key.
     With `carried` it is what comes behind a folded history, for a table with a key. `chosen` limits it too, by an SQL
     condition in which a key stands as `{0}`: no row may have been moved between a key that meets it and one that does
-    not. `set_out` are files of all its rows with their places, as `placed` gives them (see `shares`), and `found_runs`
+    not. `set_out` is a tail of all its rows with their places, as `placed` gives them (see `shares`), and `found_runs`
     is a query of what `runs` gives for the whole log."""
 
     shapes: Shapes
@@ -66,14 +66,14 @@ class Life:
     renaming: Renaming | None = None
     carried: Carried | None = None
     chosen: str | None = None
-    set_out: tuple[str, ...] | None = None
+    set_out: Tail | None = None
     found_runs: str | None = None
 
     @property
     def relation(self) -> str:
         """The log, every row under the key that it is shown by."""
         if self.set_out is not None:
-            return scan(self.set_out, SET_OUT)
+            return self.set_out.relation
         if self.carried is not None:
             return f"(SELECT * FROM {self.carried.tail.relation} WHERE {self.carried.tail.unfolded})"
         return Tail(self.files, renaming=self.renaming).relation
@@ -87,18 +87,17 @@ class Life:
 
     def placed(self, columns: Sequence[str]) -> str:
         """The visible rows with their place. No look at the log has told which kinds there are, so all may be."""
-        if self.set_out is not None:
-            where = f"__op = 't' OR {self.wanted}"
-            return f"SELECT {', '.join(columns)}, pos_tx, pos_order, off FROM {self.relation} WHERE {where}"
-        if self.carried is not None:
-            return placed(self.carried.tail, "timeline", self.cut, columns, where=f"(__op = 't' OR {self.wanted})")
+        where = f"(__op = 't' OR {self.wanted})"
+        known = self.set_out or (self.carried.tail if self.carried is not None else None)
+        if known is not None:
+            return placed(known, "timeline", self.cut, columns, where=where)
         facts, runs = Facts(1, 1, 1, 1, 1), "(SELECT lsn, pos FROM runs)"
         tail = Tail(self.files, cut=self.start, facts=facts, runs=runs, renaming=self.renaming)
         # Equal rows of a table without a key are all counted: those of a run that was begun again would count twice.
         void = f"""{RUN} AND EXISTS (SELECT 1 FROM runs w WHERE w.lsn = __lsn
             AND (NOT w.counts OR __partition = w.part AND __offset < w.begin))"""
         counted = "" if self.shapes.keyed else f" AND NOT coalesce({void}, false)"
-        return placed(tail, "timeline", self.cut, columns, where=f"(__op = 't' OR {self.wanted}){counted}")
+        return placed(tail, "timeline", self.cut, columns, where=f"{where}{counted}")
 
     def runs(self) -> str:
         """A query (lsn, pos, ts, part, begin, complete, preceded, counts) of the marked runs.
