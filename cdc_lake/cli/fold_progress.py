@@ -26,7 +26,6 @@ class FoldProgress:
         self._clock = clock
         self._doing: tuple[TableId, str] | None = None
         self._since = self._next = clock()
-        self._open = False
 
     def __call__(self, table: TableId, what: str, done: float) -> None:
         """Show it when that is due; a new step always is."""
@@ -37,21 +36,11 @@ class FoldProgress:
             return
         self._next = now + (_TERMINAL_SECONDS if self._terminal else _PIPE_SECONDS)
         left = f", about {_span((now - self._since) * (1 - done) / done)} left" if done >= _TOLD_FROM else ""
-        self._show(f"{table}: {what} {done:.0%}{left}")
-
-    def _show(self, text: str) -> None:
-        if not self._terminal:
-            output.say(text)
-            return
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
-        self._open = True
+        (output.transient if self._terminal else output.say)(f"{table}: {what} {done:.0%}{left}")
 
     def end(self) -> None:
         """Take the line away, so that a result can follow."""
-        if self._open:
-            sys.stderr.write("\r\x1b[K")
-            self._open = False
+        output.clear()
 
 
 def _span(seconds: float) -> str:

@@ -80,6 +80,14 @@ def transient(text: str) -> None:
     _state.transient = True
 
 
+def clear() -> None:
+    """Take a transient line away, so that a result can follow."""
+    if _state.transient:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+        _state.transient = False
+
+
 def emit(document: Any) -> None:
     """One JSON document as a line on stdout."""
     print(json.dumps(document, ensure_ascii=False, default=str), flush=True)

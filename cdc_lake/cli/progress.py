@@ -18,7 +18,6 @@ class Meter:
         self._terminal = sys.stderr.isatty() and output.verbosity() >= 0
         self._began = time.monotonic()
         self._next = self._began + (_TERMINAL_SECONDS if self._terminal else _PIPE_SECONDS)
-        self._shown = False
 
     def add(self, count: int) -> None:
         """So many more are done."""
@@ -29,17 +28,13 @@ class Meter:
         self._next = now + (_TERMINAL_SECONDS if self._terminal else _PIPE_SECONDS)
         text = describe(self._what, self._done, self._total, now - self._began)
         if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-            self._shown = True
+            output.transient(text)
         else:
             output.say(text)
 
     def end(self) -> None:
         """Clear the line."""
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        output.clear()
 
 
 def describe(what: str, done: int, total: int, seconds: float) -> str:
