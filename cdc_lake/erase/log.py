@@ -18,10 +18,8 @@ from cdc_lake.land.layout import log_path
 from cdc_lake.land.swap import live_files, swap_files
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.lake import Lake
-from cdc_lake.retain.rewriting import Rewriting
+from cdc_lake.retain.rewriting import Rewriting, batches
 from cdc_lake.sqltext import literal
-
-_BATCH_ROWS = 1 << 15
 
 
 def mark(part: Part, told: int) -> None:
@@ -69,7 +67,7 @@ def _rows(con: duckdb.DuckDBPyConnection, part: Part, file: str) -> Iterator[pa.
     query = f"""SELECT {items} FROM read_parquet([{literal(file)}], hive_partitioning=false, file_row_number=true) l
         LEFT JOIN {part.relation} d ON d.file = {literal(file)} AND d.n = l.file_row_number
         ORDER BY l.file_row_number"""
-    yield from con.cursor().sql(query).to_arrow_reader(_BATCH_ROWS)
+    return batches(con, query)
 
 
 def commit(lake: Lake, path: str, added: list[AddAction], gone: dict[str, int], told: int | None) -> None:

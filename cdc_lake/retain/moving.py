@@ -27,11 +27,10 @@ from cdc_lake.project.fold import fold_connection
 from cdc_lake.project.snapshot import SourceState, TableState, read_source
 from cdc_lake.project.tiered import tier_table
 from cdc_lake.retain.policy import Policy
-from cdc_lake.retain.rewriting import Rewriting
+from cdc_lake.retain.rewriting import Rewriting, batches, overtaken
 from cdc_lake.retain.run import DONE, DUE, FAILED, NOTHING, Job, Tell
 from cdc_lake.sqltext import literal
 
-_BATCH_ROWS = 1 << 15
 _AT = "coalesce(l.__source_ts, l.__ingested_at)"
 
 
@@ -192,7 +191,7 @@ class _Move:
         work = Rewriting(state.lake, state.source, table, self.table.log)
         handle = state.lake.open(work.path)
         if handle is None:
-            raise _overtaken(table)
+            raise overtaken(table, "moved")
         there, actions = live_files(tier.make(handle)), live_actions(handle)
         near, far = open_store(work.path, state.lake.options), open_store(tier.path, tier.tier.options)
         reach("tier:before-copy")
@@ -207,13 +206,13 @@ class _Move:
                 work.cold.added.append(actions[file.name])
         _check(table, work, self.aged)
         reach("tier:after-copy")
-        work.commit([], landed=lambda _: False, overtaken=_overtaken(table), tier=tier, ends=self._ends())
+        work.commit([], landed=lambda _: False, overtaken=overtaken(table, "moved"), tier=tier, ends=self._ends())
 
     def _part(self, file: _Aged, *, cold: bool) -> Iterator[pa.RecordBatch]:
         """The rows of a file that go, or those that stay, in their order."""
         query = f"""SELECT {", ".join(f"l.{n}" for n in LOG.names)} FROM {_rows([file.path], self.table)}
             WHERE {"" if cold else "NOT "}coalesce({_old(self.horizon)}, false) ORDER BY l.file_row_number"""
-        yield from self.con.cursor().sql(query).to_arrow_reader(_BATCH_ROWS)
+        return batches(self.con, query)
 
     def _ends(self) -> Mapping[tuple[str, int], int]:
         """The offsets behind what goes."""
@@ -233,15 +232,6 @@ def _check(table: TableId, work: Rewriting, aged: Sequence[_Aged]) -> None:
             next="cdc-lake doctor; then cdc-lake retention apply once more",
             code="retention_failed",
         )
-
-
-def _overtaken(table: TableId) -> LakeError:
-    return LakeError(
-        f"The log of {table} was rewritten meanwhile, so nothing was moved.",
-        why="What was read is no longer what is there.",
-        next="cdc-lake retention apply once more",
-        code="retention_overtaken",
-    )
 
 
 def _explained(table: TableId, error: Exception) -> LakeError:

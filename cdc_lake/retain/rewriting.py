@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable, Transaction
 from deltalake.transaction import AddAction
@@ -21,6 +22,22 @@ from cdc_lake.project.tiered import tier_table
 from cdc_lake.retain.files import LogWriter
 
 _TARGET_BYTES = 128 << 20
+_BATCH_ROWS = 1 << 15
+
+
+def batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    """What a query gives, over a connection of its own: an open result keeps DuckDB's others from being asked."""
+    yield from con.cursor().sql(query).to_arrow_reader(_BATCH_ROWS)
+
+
+def overtaken(table: TableId, done: str) -> LakeError:
+    """Another rewriting was first; `done` is the word for what was not done."""
+    return LakeError(
+        f"The log of {table} was rewritten meanwhile, so nothing was {done}.",
+        why="What was read is no longer what is there.",
+        next="cdc-lake retention apply once more",
+        code="retention_overtaken",
+    )
 
 
 @dataclass(slots=True)

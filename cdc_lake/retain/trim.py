@@ -20,10 +20,8 @@ from cdc_lake.project.snapshot import SourceState
 from cdc_lake.project.starts import starts_sql
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.retain.place import Places
-from cdc_lake.retain.rewriting import Rewriting
+from cdc_lake.retain.rewriting import Rewriting, batches, overtaken
 from cdc_lake.sqltext import literal
-
-_BATCH_ROWS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def do_trim(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, 
             start_transactions(trim.position, trim.kept),
             fits=lambda log: start_of(log) == places.table.log.start,
             landed=lambda log: start_of(log) == trim.position,
-            overtaken=_overtaken(places),
+            overtaken=overtaken(places.table.table, "removed"),
         )
     except (DeltaError, OSError, pa.ArrowException, duckdb.Error) as error:
         raise _explained(work.path, error) from error
@@ -124,7 +122,7 @@ def _starts(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, 
             json_object('op', l.__op, 'tx_id', l.__tx_id, 'topic', l.__topic, 'offset', l.__offset))::VARCHAR END""",
     }
     items = ", ".join(f"{values.get(n, f'l.{n}')} AS {n}" for n in LOG.names)
-    return _batches(
+    return batches(
         con,
         f"""SELECT {items} FROM {trim.relation} s JOIN {files} l
         ON l.__topic = s.top AND l.__partition = s.part AND l.__offset = s.off ORDER BY s.number""",
@@ -133,18 +131,13 @@ def _starts(con: duckdb.DuckDBPyConnection, state: SourceState, places: Places, 
 
 def _others(con: duckdb.DuckDBPyConnection, places: Places, trim: Trim, file: Touched) -> Iterator[pa.RecordBatch]:
     """The rows of a file that stay, in their order."""
-    return _batches(
+    return batches(
         con,
         f"""SELECT {", ".join(f"l.{n}" for n in LOG.names)}
         FROM read_parquet([{literal(file.path)}], hive_partitioning=false, file_row_number=true) l
         JOIN {places.name} p ON p.f = {file.number} AND p.n = l.file_row_number
         WHERE p.place > {trim.position} ORDER BY p.n""",
     )
-
-
-def _batches(con: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
-    cursor = con.cursor()
-    yield from cursor.sql(query).to_arrow_reader(_BATCH_ROWS)
 
 
 def _check(trim: Trim, written: int) -> None:
@@ -157,15 +150,6 @@ def _check(trim: Trim, written: int) -> None:
             next="cdc-lake doctor; then cdc-lake retention apply once more",
             code="retention_failed",
         )
-
-
-def _overtaken(places: Places) -> LakeError:
-    return LakeError(
-        f"The log of {places.table.table} was rewritten meanwhile, so nothing was removed.",
-        why="What was read is no longer what is there.",
-        next="cdc-lake retention apply once more",
-        code="retention_overtaken",
-    )
 
 
 def _explained(path: str, error: Exception) -> LakeError:
