@@ -7,7 +7,6 @@ something has landed and asks for the newest row. Source, Connect, broker, sink 
 from __future__ import annotations
 
 import bisect
-import json
 import multiprocessing
 import shutil
 import signal
@@ -55,7 +54,8 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
     try:
         dsn = _captured(ends, name)
         for flush in FLUSHES:
-            config = _project(ends, dsn, folder / f"flush_{flush}", name, flush)
+            own, more = f"f{str(flush).replace('.', '')}", f"sink: {{flush_seconds: {flush}}}\n"
+            config = source.project(ends, folder / own, dsn, f"{name}_c", name=own, client="auto", more=more)
             with _sinking(config):
                 for rate in RATES:
                     table.add(flush, rate, *_measure(config, dsn, rate, report.rows))
@@ -78,23 +78,6 @@ def _captured(ends: Any, name: str) -> str:
         client.put_config(prefix, source.settings(dsn, prefix, inline=True) | {"table.include.list": "public.probe"})
     wait(lambda: source.end_offset(ends.bootstrap, f"{prefix}.public.probe") > 0, "the snapshot")
     return dsn
-
-
-def _project(ends: Any, dsn: str, folder: Path, name: str, flush: float) -> Path:
-    folder.mkdir()
-    connector = {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "topic.prefix": f"{name}_c",
-        "provide.transaction.metadata": "true",
-    }
-    (folder / "c.json").write_text(json.dumps({"name": f"{name}_c", "config": connector}))
-    file = folder / "cdc-lake.yaml"
-    file.write_text(
-        f"source: {{name: f{str(flush).replace('.', '')}, connector: c.json, dsn: '{dsn}'}}\n"
-        f"kafka: {{bootstrap: '{ends.bootstrap}'}}\nconnect: {{url: '{ends.connect_url}'}}\n"
-        f"sink: {{flush_seconds: {flush}}}\n"
-    )
-    return file
 
 
 @contextmanager

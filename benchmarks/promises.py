@@ -8,7 +8,6 @@ the cost also where other work runs beside it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -150,19 +149,7 @@ def _wait_for_events(ends: Any, name: str, events: int) -> None:
 
 
 def _project(ends: Any, dsn: str, folder: Path, prefix: str) -> Path:
-    folder.mkdir()
-    settings = {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "topic.prefix": prefix,
-        "provide.transaction.metadata": str(prefix.endswith("with")).lower(),
-    }
-    (folder / "c.json").write_text(json.dumps({"name": prefix, "config": settings}))
-    file = folder / "cdc-lake.yaml"
-    file.write_text(
-        f"source: {{name: {folder.name}, connector: c.json, dsn: '{dsn}'}}\n"
-        f"kafka: {{bootstrap: '{ends.bootstrap}', client: confluent}}\nconnect: {{url: '{ends.connect_url}'}}\n"
-    )
-    return file
+    return source.project(ends, folder, dsn, prefix, name=folder.name, metadata=prefix.endswith("with"))
 
 
 def _command(config: Path, *arguments: str) -> tuple[float, float]:

@@ -23,7 +23,7 @@ RATE, EACH_MINUTES, SAMPLE_SECONDS = 50, 10, 10.0
 
 
 def run(ends: Any, _stack: Stack, report: Report) -> None:
-    minutes = report.rows or 2
+    minutes = report.rows
     names = {
         "transactions/s": ",.0f",
         "RSS, MB": ",.0f",

@@ -82,6 +82,34 @@ def settings(dsn: str, prefix: str, *, inline: bool) -> dict[str, str]:
     }
 
 
+def project(
+    ends: Any,
+    folder: Path,
+    dsn: str,
+    prefix: str,
+    *,
+    name: str | None = None,
+    metadata: bool = True,
+    client: str = "confluent",
+    more: str = "",
+) -> Path:
+    """Write the project of a sink of the topics that begin with `prefix`, without a connector of its own; its
+    configuration, to which `more` YAML is added. `name` is that of the source: the prefix, if none is given."""
+    folder.mkdir(exist_ok=True)
+    connector = {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "topic.prefix": prefix,
+        "provide.transaction.metadata": str(metadata).lower(),
+    }
+    (folder / "c.json").write_text(json.dumps({"name": prefix, "config": connector}))
+    file = folder / "cdc-lake.yaml"
+    file.write_text(
+        f"source: {{name: {name or prefix}, connector: c.json, dsn: '{dsn}'}}\n"
+        f"kafka: {{bootstrap: '{ends.bootstrap}', client: {client}}}\nconnect: {{url: '{ends.connect_url}'}}\n{more}"
+    )
+    return file
+
+
 def end_offset(bootstrap: str, topic: str) -> int:
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, allow_auto_create_topics=False)
     try:

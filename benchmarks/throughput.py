@@ -6,7 +6,6 @@ with inline schema. A sink's time is that of its whole process; Spark's is of th
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -77,22 +76,8 @@ def sink(ends: Any, prefix: str, client: str, *, more: str = "") -> tuple[float,
 
     `more` is added to its configuration."""
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-sink-"))
-    (folder / "c.json").write_text(
-        json.dumps(
-            {
-                "name": prefix,
-                "config": {
-                    "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-                    "topic.prefix": prefix,
-                    "provide.transaction.metadata": "true",
-                },
-            }
-        )
-    )
-    (folder / "cdc-lake.yaml").write_text(
-        f"source: {{name: {prefix}{client.replace('-', '')}, connector: c.json, dsn: '{ends.dsn}'}}\n"
-        f"kafka: {{bootstrap: '{ends.bootstrap}', client: {client}}}\nconnect: {{url: '{ends.connect_url}'}}\n" + more
-    )
+    own = prefix + client.replace("-", "")
+    source.project(ends, folder, ends.dsn, prefix, name=own, client=client, more=more)
     before = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "cdc_lake", "-q", "sink", "run", "--until-caught-up"], cwd=folder)
     _, status, usage = os.wait4(process.pid, 0)

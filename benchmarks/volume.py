@@ -55,7 +55,7 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
             real = _first(ends.bootstrap, topic)
             prefix = f"{name}_volume"
             _check_form(real, prefix)
-            config = _project(ends, folder, name, prefix)
+            config = source.project(ends, folder, ends.dsn.rsplit("/", 1)[0] + f"/{name}", prefix)
             snapshot(ends.bootstrap, prefix, rows)
             _land((landed, steps), config, prefix, "the snapshot", rows)
             steps.add("fold of the first rows", rows, *_command(config, "fold"))
@@ -146,22 +146,6 @@ def _produce(bootstrap: str, topic: str, rows: int, query: str) -> None:
     say(f"{rows:,} events are in {topic}")
 
 
-def _project(ends: Any, folder: Path, name: str, prefix: str) -> Path:
-    connector = {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "topic.prefix": prefix,
-        "provide.transaction.metadata": "true",
-    }
-    (folder / "c.json").write_text(json.dumps({"name": prefix, "config": connector}))
-    file = folder / "cdc-lake.yaml"
-    dsn = ends.dsn.rsplit("/", 1)[0] + f"/{name}"
-    file.write_text(
-        f"source: {{name: {prefix}, connector: c.json, dsn: '{dsn}'}}\n"
-        f"kafka: {{bootstrap: '{ends.bootstrap}', client: confluent}}\nconnect: {{url: '{ends.connect_url}'}}\n"
-    )
-    return file
-
-
 def _land(shown: tuple[Table, Table], config: Path, prefix: str, what: str, rows: int) -> None:
     landed, steps = shown
     log = Path(log_path(str(config.parent / "lake"), prefix, TableId("public", "sales")))
@@ -171,7 +155,7 @@ def _land(shown: tuple[Table, Table], config: Path, prefix: str, what: str, rows
     begun, first = commits[0]
     step = (commits[-1][1] - first) / TENTHS
     tenths = [_rate(commits, first + step * part, first + step * (part + 1)) for part in range(TENTHS)]
-    whole = step * TENTHS / (commits[-1][0] - begun)
+    whole = step * TENTHS / max(commits[-1][0] - begun, 1e-3)
     landed.add(what, whole, tenths[0], min(tenths), tenths[-1])
 
 
