@@ -208,7 +208,7 @@ class CorrelationPattern(Pattern):
     def found(self, s: Slice) -> str:
         """What opens and ends."""
         named = identity(self.rule, event_name("evidence[1].ev"))
-        shown = "list_transform(evidence, lambda x: x.ev)"
+        shown = "list_transform(evidence, lambda seen: seen.ev)"  # no column's name: `x.ev` would be of the column x
         opened = _emit("opened", "et", shown, str(len(self.one.of)), id=named)
         return f"""{opened} FROM {s.work}_matches
             WHERE fresh AND (previous IS NULL OR et - previous > {self.one.within})"""
