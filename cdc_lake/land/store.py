@@ -55,8 +55,22 @@ REMEMBERED = {
     "delta.deletedFileRetentionDuration": "interval 14 days",
     "delta.checkpointInterval": str(_CHECKPOINT_EVERY),
 }
+# How long commits that a checkpoint sums up are kept. In a folder each look at a table lists them all, at some
+# hundredths of a millisecond each, and a commit looks several times: kept for Delta's 30 days they cost more than all
+# else it does. A reader needs them no longer than it takes to open the table; who rewrites a log does so under the lock
+# under which they are taken away. A fold may take hours, has no such lock, and commits seldom. An object store lists
+# only what comes behind a name.
+COMMITS_KEPT = "delta.logRetentionDuration"
+_LANDED, _FOLDED = "interval 5 minutes", "interval 6 hours"
 # What a commit says of itself is its first line, and shorter than this.
 _INFO_BYTES = 4096
+
+
+def remembered(path: str, *, folded: bool = False) -> dict[str, str]:
+    """The properties of a table at `path`: one of a fold, or one that rows are appended to."""
+    if "://" in path:
+        return dict(REMEMBERED)
+    return REMEMBERED | {COMMITS_KEPT: _FOLDED if folded else _LANDED}
 
 
 class Snapshot:
@@ -132,12 +146,12 @@ class DeltaStore:
         return open_delta(path, self._options)
 
     def refresh(self, path: str, held: Snapshot | None) -> Snapshot | None:
-        """The newest version. On an object store a held one asks only for what came after it.
+        """The newest version. A held one asks only for what came after it.
 
         One that stands on a checkpoint is opened anew: it would read the commits since the checkpoint before on each
-        update. A folder answers at once, and opening anew costs less there than what a held one gathers.
+        update.
         """
-        if held is not None and "://" in path and held.version % _CHECKPOINT_EVERY and self._goes_on(path, held):
+        if held is not None and held.version % _CHECKPOINT_EVERY and self._goes_on(path, held):
             return held
         table = self.open(path)
         return Snapshot(table) if table is not None else None
@@ -161,18 +175,17 @@ class DeltaStore:
     ) -> None:
         """Commit `rows` and `transactions`; `description` is kept with a table that this creates."""
         held, mark = [Transaction(name, version) for name, version in transactions.items()], uuid.uuid4().hex
-        # Looking for old commits is a listing: once for each checkpoint is enough, for none goes before it has one.
-        checkpoint = snapshot is not None and (snapshot.version + 1) % _CHECKPOINT_EVERY == 0
         write_deltalake(
             snapshot.table if snapshot is not None else path,
             rows,
             mode="append",
             description=description if snapshot is None else None,
-            configuration=REMEMBERED if snapshot is None else None,
+            configuration=remembered(path) if snapshot is None else None,
             storage_options=self._options,
             writer_properties=WRITER,
             commit_properties=CommitProperties(custom_metadata={"commit": mark}, app_transactions=held),
-            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=None if checkpoint else False),
+            # Maintenance does that: one that merges files needs the commits that were made meanwhile.
+            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
         )
         if snapshot is not None:
             snapshot.committed(transactions, mark)

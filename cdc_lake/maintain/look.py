@@ -13,14 +13,15 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.land.layout import open_delta, open_store
-from cdc_lake.land.store import REMEMBERED
+from cdc_lake.land.store import COMMITS_KEPT
 from cdc_lake.land.swap import READABLE
 from cdc_lake.land.tiers import read_pin
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
-# Delta's own: commits that are older and stand before a checkpoint are taken away.
+# Delta's own: commits that are older and stand before a checkpoint are taken away. A table may say otherwise.
 _LOG_AGE = timedelta(days=30)
+_INTERVAL = re.compile(r"\s*interval\s+(\d+)\s+(second|minute|hour|day|week)s?\s*", re.IGNORECASE)
 # A file may be written down as removed some time before the commit that removes it.
 _SLACK = timedelta(minutes=10)
 
@@ -30,9 +31,9 @@ class Look:
     """A Delta table at one moment.
 
     `sizes` are the bytes of its live data files, `commits` those since the last checkpoint, `old_commits` those that no
-    reader needs any more, `expired` the files (name to bytes) that were replaced longer ago than readers may hold them.
-    `remembers` says that removed files stay written down for long enough to be found. `oldest` is the first version
-    that can still be opened and read whole. `tier_files` and `tier_bytes` are what a log has in its tier.
+    reader needs any more (those older than `kept`), `expired` the files (name to bytes) that were replaced longer ago
+    than readers may hold them. `properties` are those of the table. `oldest` is the first version that can still be
+    opened and read whole. `tier_files` and `tier_bytes` are what a log has in its tier.
     """
 
     version: int
@@ -41,7 +42,8 @@ class Look:
     commits: int
     old_commits: int
     expired: Mapping[str, int]
-    remembers: bool
+    properties: Mapping[str, str]
+    kept: timedelta = _LOG_AGE
     oldest: int = 0
     tier_files: int = 0
     tier_bytes: int = 0
@@ -61,7 +63,9 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
         actions = pa.table(table.get_add_actions(flatten=True))
         store = open_store(path, options)
         listed = Listed.of(store)
-        commits, old = listed.due(table.version())
+        properties = {k: v for k, v in table.metadata().configuration.items() if v is not None}
+        kept = _duration(properties.get(COMMITS_KEPT, ""))
+        commits, old = listed.due(table.version(), kept)
         pin = read_pin(table, ())
         return Look(
             version=table.version(),
@@ -70,7 +74,8 @@ def look(path: str, options: Mapping[str, str] | None, keep: timedelta) -> Look 
             commits=commits,
             old_commits=old,
             expired=_expired(store, table, keep),
-            remembers=all(table.metadata().configuration.get(k) == v for k, v in REMEMBERED.items()),
+            properties=properties,
+            kept=kept,
             oldest=max(listed.oldest(table.version()), table.transaction_version(READABLE) or 0),
             tier_files=pin.files if pin is not None else 0,
             tier_bytes=pin.bytes if pin is not None else 0,
@@ -93,9 +98,9 @@ class Listed:
         commits = {int(m[1]): i.mtime for i in infos if (m := _COMMIT.fullmatch(i.base_name))}
         return cls(commits, frozenset(int(m[1]) for i in infos if (m := _CHECKPOINT.fullmatch(i.base_name))))
 
-    def due(self, version: int) -> tuple[int, int]:
-        """How many commits stand behind the last checkpoint, and how many before it are old."""
-        last, before = max(self.checkpoints, default=-1), datetime.now(UTC) - _LOG_AGE
+    def due(self, version: int, kept: timedelta) -> tuple[int, int]:
+        """How many commits stand behind the last checkpoint, and how many before it are older than `kept`."""
+        last, before = max(self.checkpoints, default=-1), datetime.now(UTC) - kept
         old = sum(n < last and time is not None and time < before for n, time in self.commits.items())
         return version - last, old
 
@@ -109,6 +114,12 @@ class Listed:
     def since(self, moment: datetime, version: int) -> int:
         """The first version that was committed at or after `moment`; `version`, the newest, when there is none."""
         return min((n for n, time in self.commits.items() if time is not None and time >= moment), default=version)
+
+
+def _duration(interval: str) -> timedelta:
+    """An interval as Delta's properties have it; Delta's default for one that cannot be read."""
+    found = _INTERVAL.fullmatch(interval)
+    return timedelta(**{f"{found[2].lower()}s": int(found[1])}) if found is not None else _LOG_AGE
 
 
 def _expired(store: pafs.FileSystem, table: DeltaTable, keep: timedelta) -> dict[str, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+from cdc_lake.land.store import COMMITS_KEPT, remembered
 from cdc_lake.maintain.look import Look
 from cdc_lake.project.rules import fold_pays
 
@@ -36,13 +37,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do: `files` and `bytes` are what it reads or deletes, `level` the size a compaction merges up to."""
+    """One thing to do: `files` and `bytes` are what it reads or deletes, `level` the size a compaction merges up to,
+    `properties` what the table is to have set."""
 
     action: str
     why: str
     files: int = 0
     bytes: int = 0
     level: int = 0
+    properties: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +85,41 @@ def fold_due(unfolded: int, folded: int) -> str:
     return f"{unfolded:,} changes are not folded, against {folded:,} folded rows"
 
 
-def plan(part: str, seen: Look, rules: Rules) -> list[Step]:
-    """What is due for the table, in the order in which it is done. Folds are decided apart: see `fold_due`."""
+def plan(part: str, path: str, seen: Look, rules: Rules) -> list[Step]:
+    """What is due for the table at `path`, in the order in which it is done. Folds are decided by `fold_due`."""
     steps = []
-    merge = find_merge(seen.sizes, rules.target_bytes) if part not in (CURRENT, PATCH, HISTORY) else None
-    if not seen.remembers:
-        steps.append(Step(REMEMBER, "removed files must stay written down until they are deleted"))
+    folded = part in (CURRENT, PATCH, HISTORY)
+    merge = find_merge(seen.sizes, rules.target_bytes) if not folded else None
+    unset = _unset(remembered(path, folded=folded), seen.properties)
+    if unset:
+        why = "it must say how long removed files stay written down, and how long commits do"
+        steps.append(Step(REMEMBER, why, properties=unset))
     if merge is not None:
         why = f"{merge.files} files are below {size(merge.level // 2)}"
         steps.append(Step(COMPACT, why, merge.files, merge.bytes, merge.level))
     if seen.commits >= _COMMITS:
         steps.append(Step(CHECKPOINT, f"{seen.commits} commits since the last one", seen.commits))
     if seen.old_commits:
-        why = f"{seen.old_commits} commits are older than 30 days and before a checkpoint"
+        why = f"{seen.old_commits} commits are older than {age(seen.kept)} and before a checkpoint"
         steps.append(Step(CLEANUP, why, seen.old_commits))
     if seen.expired:
         why = f"{len(seen.expired)} files were replaced more than {span(rules.keep)} ago"
         steps.append(Step(VACUUM, why, len(seen.expired), sum(seen.expired.values())))
     return steps
+
+
+def _unset(wanted: Mapping[str, str], has: Mapping[str, str]) -> dict[str, str]:
+    """What a table has to be told. Who follows its commits may have chosen to keep them longer: that stays."""
+    return {k: v for k, v in wanted.items() if has.get(k) != v and not (k == COMMITS_KEPT and k in has)}
+
+
+def age(kept: timedelta) -> str:
+    """A duration in the largest unit that it is a whole number of: 5 minutes, 6 hours, 30 days."""
+    seconds = int(kept.total_seconds())
+    unit, name = next(
+        (u, n) for u, n in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")) if not seconds % u
+    )
+    return f"{seconds // unit} {name}{'' if seconds == unit else 's'}"
 
 
 def size(number: int) -> str:

@@ -161,7 +161,7 @@ def _kept(job: Job, part: Part, fold: Taken | None, tell: Tell) -> Report | None
         if seen is None:
             return Report(part, steps=tuple(taken)) if taken else None
         report = Report(part, len(seen.sizes), seen.bytes, len(seen.sizes), seen.bytes)
-        taken += _steps(job, part, plan(part.kind, seen, job.rules), tell)
+        taken += _steps(job, part, plan(part.kind, part.path, seen, job.rules), tell)
         if any(t.outcome == DONE for t in taken):
             after = look(part.path, job.lake.options, job.rules.keep)
             if after is not None:
@@ -183,7 +183,7 @@ def _kept_tier(job: Job, part: Part, table: TableId, tell: Tell) -> Iterator[Rep
         seen = look(part.path, kept.options, job.rules.keep)
         if seen is None:
             return
-        due = [s for s in plan(part.kind, seen, job.rules) if s.action in STEPS]
+        due = [s for s in plan(part.kind, part.path, seen, job.rules) if s.action in STEPS]
         due = [s for s in due if job.locked or s.action == CHECKPOINT]
         steps = tuple(_steps(job, part, due, tell, lambda s: kept.do(s, job.rules.keep)))
         after = look(part.path, kept.options, job.rules.keep) or seen

@@ -74,6 +74,6 @@ def _due(looks: Mapping[str, tuple[Part, Look]], unfolded: int, rules: Rules) ->
     if why:
         return FOLD, why
     for part, seen in looks.values():
-        for step in plan(part.kind, seen, rules):
+        for step in plan(part.kind, part.path, seen, rules):
             return step.action, f"{part.kind}: {step.why}"
     return "", ""

@@ -13,7 +13,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, first_line, is_disk_full
 from cdc_lake.land.layout import open_delta
-from cdc_lake.land.store import REMEMBERED, log_writer
+from cdc_lake.land.store import log_writer
 from cdc_lake.maintain.look import removed_before, whole_since
 from cdc_lake.maintain.plan import CHECKPOINT, CLEANUP, COMPACT, REMEMBER, VACUUM, Step
 
@@ -24,12 +24,13 @@ _TASKS = 1
 
 
 def do(path: str, options: Mapping[str, str] | None, step: Step, keep: timedelta) -> None:
-    """Do one step of a plan. Compaction needs `lock.sole_rewriter`; everything else may run beside anything.
+    """Do one step of a plan. Compaction needs `lock.sole_rewriter`, and so does taking away old commits of a folder:
+    who merges files looks at them when it is done. Everything else may run beside anything.
 
     Raises LakeError.
     """
     actions: dict[str, Callable[[DeltaTable], object]] = {
-        REMEMBER: lambda table: table.alter.set_table_properties(REMEMBERED),
+        REMEMBER: lambda table: table.alter.set_table_properties(dict(step.properties)),
         COMPACT: lambda table: _compact(table, step),
         CHECKPOINT: lambda table: table.create_checkpoint(),
         CLEANUP: lambda table: table.cleanup_metadata(),

@@ -158,8 +158,8 @@ _READ = (
 )
 
 
-def read_files(path: str, table: DeltaTable) -> LogFiles:
-    """The files of the snapshot `table`, which lies at `path`."""
+def read_files(path: str, table: DeltaTable, repairs: str | None = None) -> LogFiles:
+    """The files of the snapshot `table`, which lies at `path`; `repairs` is the topic that rows of repairs bear."""
     actions = pa.table(table.get_add_actions(flatten=True))
     # There are statistics of the source's columns too, and an open lake has many files.
     columns = {name: actions[name].to_pylist() for name in _READ if name in actions.schema.names}
@@ -167,7 +167,7 @@ def read_files(path: str, table: DeltaTable) -> LogFiles:
     return LogFiles(
         version=table.version(),
         own=tuple(rows),
-        positions=_positions(table, rows),
+        positions=_positions(table, rows) | (_position(table, TopicPartition(repairs, 0)) if repairs else {}),
         start=start_of(table),
         erased=table.transaction_version(MARK) or 0,
     )
@@ -185,13 +185,16 @@ def topics_of(table: DeltaTable, files: Collection[LogFile]) -> list[str]:
 def _positions(table: DeltaTable, files: Collection[LogFile]) -> dict[tuple[str, int], int]:
     topics = topics_of(table, files)
     highest = max((f.partitions[1] for f in files if f.partitions is not None), default=-1)
-    found = {}
+    found = dict[tuple[str, int], int]()
     for topic in topics:
         for partition in range(highest + 1):
-            version = table.transaction_version(transaction_id(TopicPartition(topic, partition)))
-            if version is not None:
-                found[topic, partition] = version
+            found |= _position(table, TopicPartition(topic, partition))
     return found
+
+
+def _position(table: DeltaTable, tp: TopicPartition) -> dict[tuple[str, int], int]:
+    version = table.transaction_version(transaction_id(tp))
+    return {} if version is None else {(tp.topic, tp.partition): version}
 
 
 def _file(path: str, action: Mapping[str, Any]) -> LogFile:

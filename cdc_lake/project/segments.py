@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,10 +19,10 @@ from deltalake import CommitProperties, DeltaTable, Schema, TableFeatures, Trans
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from cdc_lake.land.layout import open_store, parquet_files
-from cdc_lake.land.store import REMEMBERED
+from cdc_lake.land.store import remembered
 
 # delta-rs 1.6 panics when it keeps statistics of a DATE 'infinity' or of years past 262142, both legal in PostgreSQL.
-_CONFIGURATION: Any = {"delta.dataSkippingNumIndexedCols": "0", **REMEMBERED}
+_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}
 _WITHOUT_ZONE = "timestampNtz"
 # How delta-rs names the values that a file has of partition columns.
 _PARTITION = "partition."
@@ -154,7 +153,7 @@ def replace_all(
             list(added),
             mode="error",
             partition_by=list(partition_by),
-            configuration=_CONFIGURATION,
+            configuration=_NO_STATISTICS | remembered(path, folded=True),
             storage_options=dict(options) if options else None,
             commit_properties=properties,
         )

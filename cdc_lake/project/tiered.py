@@ -9,6 +9,7 @@ from deltalake import DeltaTable
 
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import local_path, log_path
+from cdc_lake.land.tables import repair_topic
 from cdc_lake.land.tier_writing import TierTable
 from cdc_lake.land.tiers import Tier, open_pinned, read_pin
 from cdc_lake.project.files import LogFile, LogFiles, Older, read_files, topics_of
@@ -26,7 +27,7 @@ def read_log(lake: Lake, source: str, table: TableId) -> LogFiles | None:
 
 def log_of(lake: Lake, source: str, table: TableId, handle: DeltaTable) -> LogFiles:
     """The log of a table as its snapshot `handle` has it. The tier is not asked before somebody asks for its files."""
-    log = read_files(local_path(log_path(lake.root, source, table)), handle)
+    log = read_files(local_path(log_path(lake.root, source, table)), handle, repair_topic(source))
     pin = read_pin(handle, topics_of(handle, log.own))
     if pin is None:
         return log

@@ -18,13 +18,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from cdc_lake.decode.inline import schema_id
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
-from cdc_lake.land.append import AppendTable, Span, transaction_id
+from cdc_lake.land.append import AppendTable, Span
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.project.snapshot import TableState
 from cdc_lake.query.found import Found
@@ -127,9 +126,8 @@ class _Writer:
         path, options = layout.log_path(lake.root, source, name), dict(lake.options) if lake.options else None
         tp = TopicPartition(tables.repair_topic(source), 0)
         log = AppendTable(path, tables.LOG, store=DeltaStore(options))
-        compared = DeltaTable(path, version=self.table.log.version, storage_options=options)
         stored = log.take_over([tp]).get(tp)
-        if stored != compared.transaction_version(transaction_id(tp)):
+        if stored != self.table.log.positions.get((tp.topic, tp.partition)):
             raise _overtaken(name)
         schema = self._record_schema(options)
         at = tables.REPAIR_OFFSETS if stored is None else stored
