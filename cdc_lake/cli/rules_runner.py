@@ -88,7 +88,7 @@ def checked(config: Config, names: Sequence[str] | None) -> list[Checked]:
             try:
                 rule = load_rule(file)
                 kind = rule.kind
-                check(_connection(logs), rule, logs, config)
+                check(connection(logs), rule, logs, config)
             except CdcLakeError as error:
                 found.append(Checked(file.stem, kind, error))
             else:
@@ -96,7 +96,8 @@ def checked(config: Config, names: Sequence[str] | None) -> list[Checked]:
     return found
 
 
-def _connection(logs: Sequence[Log]) -> Any:
+def connection(logs: Sequence[Log]) -> Any:
+    """The connection of the logs. Raises LakeError when there are none."""
     if not logs:
         raise _empty()
     return logs[0].con
@@ -114,9 +115,9 @@ def run_rules(config: Config, names: Sequence[str] | None, *, until_caught_up: b
     rules = chosen(config, names)
     with opened(config) as logs:
         for rule in rules:
-            check(_connection(logs), rule, logs, config)
+            check(connection(logs), rule, logs, config)
     _warn_of_plaintext(config)
-    stopper = _Stopper()
+    stopper = Stopper()
     stopper.install()
     deliveries = [Delivery(config, s) for s in list_sources(config.lake_uri, config.lake.options or None)]
     for one in deliveries:
@@ -135,7 +136,7 @@ def run_rules(config: Config, names: Sequence[str] | None, *, until_caught_up: b
     return _done(watch, deliverer, stopper)
 
 
-def _loop(config: Config, watch: Watch, deliverer: Deliverer, stopper: _Stopper) -> None:
+def _loop(config: Config, watch: Watch, deliverer: Deliverer, stopper: Stopper) -> None:
     news, told = News(config), set[str]()
     while not stopper.asked.is_set():
         if news.arrived() and watch.round():
@@ -149,14 +150,14 @@ def _loop(config: Config, watch: Watch, deliverer: Deliverer, stopper: _Stopper)
     watch.round(final=True)
 
 
-def _done(watch: Watch, deliverer: Deliverer, stopper: _Stopper) -> Done:
+def _done(watch: Watch, deliverer: Deliverer, stopper: Stopper) -> Done:
     kinds = ("opened", "resolved", "late")
     found = {name: {k: w.found.get(k, 0) for k in kinds} for name, w in watch.watched.items()}
     errors = [w.error for w in watch.failed if w.error is not None]
     return Done(found, deliverer.waiting, errors, stopper.interrupted)
 
 
-class _Stopper:
+class Stopper:
     """The first signal ends the loop, the second one the process, which is safe too."""
 
     def __init__(self) -> None:
@@ -164,6 +165,7 @@ class _Stopper:
         self.interrupted = False
 
     def install(self) -> None:
+        """Take the signals, where that can be done."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._handle)
             signal.signal(signal.SIGTERM, self._handle)
@@ -218,7 +220,7 @@ def tried_on_the_past(config: Config, name: str, since: str | None, until: str |
     """What a rule would have found between two moments."""
     rule = find_rule(load_rules(config.rules_folder), name)
     with opened(config) as logs:
-        target: Target = check(_connection(logs), rule, logs, config)
+        target: Target = check(connection(logs), rule, logs, config)
         log = next(g for g in logs if g.source == target.source)
         after = log.position(since) if since is not None else 0
         upto = log.position(until) if until is not None else log.cut

@@ -18,19 +18,22 @@ from cdc_lake.errors import LakeError, UsageError, suggest
 from cdc_lake.events import TableId
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.as_of import calendar_of
+from cdc_lake.project.base import storage_type
 from cdc_lake.project.files import LogFiles, Lows, at_or_above, scan
+from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.moments import find_position, read_moment
 from cdc_lake.project.order import add_folded, load_ends
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.tail import Tail, new_lows, without_place
 from cdc_lake.project.timeline import timeline_sql
 from cdc_lake.query.catalogue import changes_sql
+from cdc_lake.query.history_views import history_query, open_history
 from cdc_lake.query.session import read_sources
 
 # After the columns of `changes` and before the source's own: the position of the change's transaction.
 POSITION = "__position"
 # Names that relations over placed changes use beside it.
-_TAKEN = (POSITION, "__clock", "__clock_before")
+_TAKEN = (POSITION, "__clock", "__clock_before", "__et", "__time", "__why", "__fresh", "__closed")
 # A commit time before all others, in microseconds.
 NEVER = -(1 << 62)
 
@@ -82,6 +85,15 @@ class Log:
         """
         return Placed.of(self, after, limit)
 
+    def upto(self, after: int, position: int, limit: int) -> Placed:
+        """As `between`, and not beyond a position."""
+        placed = self.between(after, limit)
+        if placed.upto <= position:
+            return placed
+        query = f"SELECT count(*) FROM {placed.clock} WHERE position <= {position}"
+        ((count,),) = self.con.execute(query).fetchall()
+        return self.between(after, min(limit, int(count)))
+
     def columns(self, table: TableId) -> Sequence[str]:
         """The columns of a table's placed changes. Raises the table's error when it cannot be shown."""
         none = Placed(self, 0, 0, "", NEVER, NEVER, "(SELECT '' AS tx_id, 0 AS pos)")
@@ -91,6 +103,16 @@ class Log:
         """A relation with the columns of a table's placed changes and no rows."""
         none = Placed(self, 0, 0, "", NEVER, NEVER, "(SELECT '' AS tx_id, 0 AS pos)")
         return f"({none.changes(table, {})})"
+
+    def versions(self, table: TableId, name: str) -> str:
+        """A query: every version of a table's rows up to the cut, with `__from_position` and `__to_position`. What it
+        finds out on the way is kept in tables whose names begin with `name`. Raises the table's error when it cannot
+        be shown.
+        """
+        state = next(t for t in self.state.tables if t.table == table)
+        others = ", ".join(c for c in HISTORY_COLUMNS if c not in ("__from_position", "__to_position"))
+        query = history_query(self.con, self.state, state, open_history(self.state, state), name)
+        return f"SELECT * EXCLUDE ({others}) FROM ({query})"
 
     @property
     def _timeline(self) -> str:
@@ -177,6 +199,11 @@ class Placed:
 
     def _state(self, table: TableId) -> TableState:
         return next(t for t in self.log.state.tables if t.table == table)
+
+
+def stored_type(lake_type: str) -> str:
+    """The type in which a Delta table keeps values of a type."""
+    return storage_type(lake_type)
 
 
 def unknown_table(name: str, logs: Sequence[Log]) -> UsageError:

@@ -56,7 +56,7 @@ class Picked:
         neither a scanner with a wrong clock nor a table that falls silent can move or stop it.
         """
         one = self.rule.streams[self.stream]
-        own = "__clock" if one.time is None else _micros(one.time)
+        own = "__clock" if one.time is None else micros(one.time)
         threshold = self.rule.threshold
         hit = f"coalesce(({_own_line(threshold.when)}), false)" if threshold is not None else "NULL"
         ops = ", ".join(literal(OPS[o]) for o in sorted(self.rule.ops_of(self.stream)))
@@ -99,7 +99,8 @@ def _own_line(text: str) -> str:
     return f"\n{text}\n"
 
 
-def _micros(text: str) -> str:
+def micros(text: str) -> str:
+    """An expression of time in microseconds, null where it is none that can be counted."""
     value = f"CAST(({_own_line(text)}) AS TIMESTAMP WITH TIME ZONE)"
     return f"CASE WHEN isfinite({value}) THEN epoch_us({value}) END"
 

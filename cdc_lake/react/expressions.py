@@ -15,7 +15,7 @@ from cdc_lake.errors import suggest
 from cdc_lake.react.rulefile import Rule, RuleError, place_in
 
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"[^"]*\"""")
-_NO_COLUMN = re.compile(r'Referenced column "(.+?)" not found')
+NO_COLUMN = re.compile(r'Referenced column "(.+?)" not found')
 # Words that read the clock without brackets, where no column is called so.
 _WORDS = {"current_timestamp", "current_time", "localtime", "localtimestamp"}
 _ONCE = "Rules are evaluated change by change, and again on the past: both must give the same."
@@ -75,16 +75,15 @@ def _check(con: duckdb.DuckDBPyConnection, one: Expression) -> None:
         raise one.refused("it is no SQL expression.", _pointed(one.text, what, tree.get("position")), wrong=True)
     if not _is_one(tree):
         raise one.refused("it is no single SQL expression.", "It reads as more than one, or has a FROM.", wrong=True)
-    aggregates, _ = _functions()
-    for node in _nodes(tree["statements"][0]["node"]["select_list"][0]):
+    for node in nodes_of(tree["statements"][0]["node"]["select_list"][0]):
         kind, name = node.get("class"), str(node.get("function_name") or "").lower()
         if kind == "SUBQUERY":
             raise one.refused("it holds a query of its own.", f"What that finds changes with other tables. {_ONCE}")
         if kind == "WINDOW":
             raise one.refused("it holds a window function.", "What it finds for a change depends on later ones.")
-        if name and _reads_clock(node, name):
+        if name and reads_clock(node, name):
             raise one.refused(f"{name}() gives another value each time.", _ONCE)
-        if name in aggregates and not one.aggregates:
+        if name in aggregates() and not one.aggregates:
             raise one.refused(f"{name}() is an aggregate.", "Only `count.having` is about many events.")
 
 
@@ -96,8 +95,13 @@ def _is_one(tree: dict[str, Any]) -> bool:
     return plain and len(items) == 1 and not items[0].get("alias") and table.get("table_name") == "t"
 
 
+def aggregates() -> frozenset[str]:
+    """The names of aggregates."""
+    return functions()[0]
+
+
 @functools.cache
-def _functions() -> tuple[frozenset[str], frozenset[str]]:
+def functions() -> tuple[frozenset[str], frozenset[str]]:
     """The names of aggregates, and of what gives another value each time."""
     with duckdb.connect() as con:
         rows = con.execute(
@@ -108,22 +112,24 @@ def _functions() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(n for n, aggregate, _ in rows if aggregate), frozenset(n for n, _, other in rows if other)
 
 
-def _reads_clock(node: dict[str, Any], name: str) -> bool:
+def reads_clock(node: dict[str, Any], name: str) -> bool:
+    """Whether a call gives another value each time."""
     # With two arguments `age` is the time between them, with one until now.
-    return name in _functions()[1] or (name == "age" and len(node.get("arguments") or ()) == 1)
+    return name in functions()[1] or (name == "age" and len(node.get("arguments") or ()) == 1)
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def nodes_of(tree: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a parsed tree, each before what is in it."""
     if isinstance(tree, dict):
         yield tree
     for inner in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _nodes(inner)
+        yield from nodes_of(inner)
 
 
 def bind(con: duckdb.DuckDBPyConnection, one: Expression, relation: str, columns: Sequence[str]) -> str:
     """The type of an expression over `relation`. Raises RuleError for unknown columns and types that do not fit."""
     known = {c.lower() for c in columns}
-    words = {w.lower() for w in re.findall(r"\b\w+\b", one.text)} & (_functions()[1] | _WORDS) - known
+    words = {w.lower() for w in re.findall(r"\b\w+\b", one.text)} & (functions()[1] | _WORDS) - known
     unquoted = _QUOTED.sub("", one.text)
     bare = [w for w in words if re.search(rf"\b{w}\b(?!\s*\()", unquoted, re.IGNORECASE)]
     if bare:
@@ -132,7 +138,7 @@ def bind(con: duckdb.DuckDBPyConnection, one: Expression, relation: str, columns
         return str(con.execute(f"DESCRIBE SELECT\n{one.text}\nFROM {relation}").fetchall()[0][1])
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
-        missing = _NO_COLUMN.search(first)
+        missing = NO_COLUMN.search(first)
         if missing is not None:
             why = suggest(missing[1], columns) or f"There are: {', '.join(c for c in columns if c[:2] != '__')}"
             raise one.refused(f"there is no column {missing[1]}.", why, wrong=True) from None

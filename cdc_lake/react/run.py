@@ -18,8 +18,9 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.query.placed import Log, open_logs
 from cdc_lake.react.engine import Finding, Memory
-from cdc_lake.react.ledger import Ledger, Place
+from cdc_lake.react.ledger import Ledger
 from cdc_lake.react.memories import Memories
+from cdc_lake.react.places import Place
 from cdc_lake.react.records import row_of
 from cdc_lake.react.rulefile import Rule
 from cdc_lake.react.watch import CHUNK, Reader, Target, check
@@ -152,7 +153,7 @@ class Watch:
             memories.save(one.target.rule, one.memory)
         reach("rules:after-memory")
         places = {w.target.rule.name: (w.committed, w.place) for w in moved}
-        self._ledger(log).commit(rows, places)
+        self._ledger(log).write(rows, places)
         for one in moved:
             one.committed = one.place
             memories.forget(one.target.rule, but=one.memory.position)

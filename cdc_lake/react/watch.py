@@ -113,10 +113,8 @@ class Reader:
         A rule that cannot be evaluated stays where it was and comes with its error; the others go on.
         """
         after = group[0][1].position
-        placed = log.between(after, chunk)
-        if upto is not None and placed.upto > upto:
-            placed = _until(log, placed, upto, chunk)
-        batches = self._batches(placed, {t for target, _ in group for t in target.tables.values()})
+        placed = log.upto(after, log.cut if upto is None else upto, chunk)
+        batches = self.batches(placed, {t for target, _ in group for t in target.tables.values()})
         for target, memory in group:
             changes = {stream: batches[table] for stream, table in target.tables.items()}
             try:
@@ -126,8 +124,8 @@ class Reader:
             else:
                 yield target, found, after_it, None
 
-    def _batches(self, placed: Placed, tables: set[TableId]) -> dict[TableId, str]:
-        """The placed changes of each table, decoded once for all rules."""
+    def batches(self, placed: Placed, tables: set[TableId]) -> dict[TableId, str]:
+        """The placed changes of each table, decoded once for all who read them."""
         made = {}
         for number, table in enumerate(sorted(tables)):
             at, lows = self.lows.get(table, (-1, {}))
@@ -136,9 +134,3 @@ class Reader:
             placed.log.con.execute(f"CREATE OR REPLACE TABLE {made[table]} AS {placed.changes(table, known)}")
             self.lows[table] = (placed.upto, placed.lows_after(table, known))
         return made
-
-
-def _until(log: Log, placed: Placed, upto: int, chunk: int) -> Placed:
-    """As many transactions of `placed` as stand up to a position."""
-    ((count,),) = log.con.execute(f"SELECT count(*) FROM {placed.clock} WHERE position <= {upto}").fetchall()
-    return log.between(placed.after, min(chunk, int(count)))
