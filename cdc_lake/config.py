@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cdc_lake.config_retention import Retention, RetentionClass, misfit
-from cdc_lake.config_rules import RulesSection, Section
+from cdc_lake.config_rules import RulesSection, Section, StreamsSection
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Config(Section):
     tables: dict[str, Table] = Field(default_factory=lambda: {"*.*": Table()})
     retention: Retention = Retention()
     rules: RulesSection = RulesSection()
+    streams: StreamsSection = StreamsSection()
     root: Path = Field(default=Path(), exclude=True, json_schema_extra={"readOnly": True})
 
     @field_validator("tables", mode="before")
@@ -237,6 +238,11 @@ class Config(Section):
     def rules_folder(self) -> Path:
         """Where the rules' files are."""
         return self.root / Path(self.rules.folder).expanduser()
+
+    @property
+    def streams_folder(self) -> Path:
+        """Where the streaming models' files are."""
+        return self.root / Path(self.streams.folder).expanduser()
 
     def captures(self, table: TableId) -> bool:
         """Whether the configuration lands `table`."""

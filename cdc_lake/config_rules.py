@@ -48,3 +48,9 @@ class RulesSection(Section):
 
     folder: str = Field(default="rules", description="of the rules' files")
     outputs: dict[str, Output] = Field(default_factory=dict, description="by name: where alerts are sent")
+
+
+class StreamsSection(Section):
+    """Streaming models: SQL over changes, kept up while they land."""
+
+    folder: str = Field(default="streams", description="of the models' files")

@@ -13,7 +13,7 @@ from cdc_lake.events import TableId
 from tests.lake_model import Feed, Row
 
 MINUTE = 60_000_000
-_START = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
+START = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
 
 # (change, key, time, the transactions and orders of its events)
 Found = tuple[str, str, int, tuple[tuple[str, int], ...]]
@@ -54,7 +54,7 @@ def events_of(
     pending: list[Event] = []
     before: int | None = None
     for tx, changes, _ in feed.delivered:
-        clock = _START + int(tx) * MINUTE
+        clock = START + int(tx) * MINUTE
         late: list[Found] = []
         for order, (table, row) in enumerate(changes, start=1):
             for stream in streams:

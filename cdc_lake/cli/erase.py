@@ -128,6 +128,7 @@ def _beyond(report: Report) -> list[str]:
         "Kafka: its topics keep the records until their retention",
         "the source database itself, its WAL and its replicas",
         "backups and copies of the lake, results of queries, exports",
+        "rows of streaming models: cdc-lake stream replay MODEL makes them anew without it",
         *report.beyond,
     ]
 

@@ -35,6 +35,7 @@ NOUNS: tuple[str, ...] = (
     "erase",
     "verify",
     "rules",
+    "stream",
     "dlq",
     "replay",
     "demo",

@@ -1,4 +1,5 @@
-"""Alerts and what rules remember, without the erased rows: an alert stays, and no longer says whose it was."""
+"""Alerts, and what rules and streaming models remember, without the erased rows: an alert stays, and no longer says
+whose it was."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.erase.log import explained
-from cdc_lake.land.layout import alerts_path, remove_all, rule_states_path
+from cdc_lake.land.layout import alerts_path, remove_all, rule_states_path, stream_states_path
 from cdc_lake.land.store import WRITER
 from cdc_lake.land.tables import ALERTS
 from cdc_lake.project.lake import Lake
@@ -62,11 +63,11 @@ def _emptied(row: dict[str, Any], names: Collection[tuple[Any, ...]]) -> dict[st
 
 
 def _forget(lake: Lake, source: str) -> None:
-    path = rule_states_path(lake.root, source)
-    try:
-        remove_all(path, lake.options)
-    except FileNotFoundError:
-        return
-    except (DeltaError, OSError) as error:
-        if "://" not in path:
-            raise explained(path, error) from error
+    for path in (rule_states_path(lake.root, source), stream_states_path(lake.root, source)):
+        try:
+            remove_all(path, lake.options)
+        except FileNotFoundError:
+            continue
+        except (DeltaError, OSError) as error:
+            if "://" not in path:
+                raise explained(path, error) from error

@@ -16,6 +16,9 @@
     <lake>/<source>/alert_deliveries            which alerts went to which output
     <lake>/<source>/alert_silences              which alerts are not to be sent
     <lake>/<source>/rule_state/<rule>/…         what a rule still remembers; made anew from the log when it is gone
+    <lake>/<source>/stream/<model>              the rows of a streaming model, and how far it is
+    <lake>/<source>/stream_late/<model>         events that a model could not count any more
+    <lake>/<source>/stream_state/<model>/…      what a model still remembers; made anew as a rule's is
 
 Names come from outside (a broker, a source) and are hostile until encoded: every byte that is not an ASCII letter,
 digit, `-` or an inner `_` becomes `~XX`. Percent signs would be the usual choice, but delta-rs 1.6 decodes them
@@ -128,6 +131,31 @@ def rule_state_path(root: str, source: str, rule: str) -> str:
 def rule_states_path(root: str, source: str) -> str:
     """The folder of what all rules of `source` remember."""
     return _join(root, source, "rule_state")
+
+
+def stream_path(root: str, source: str, model: str) -> str:
+    """The rows of a streaming model."""
+    return _join(root, source, "stream", model)
+
+
+def stream_late_path(root: str, source: str, model: str) -> str:
+    """The events that a streaming model could not count."""
+    return _join(root, source, "stream_late", model)
+
+
+def stream_state_path(root: str, source: str, model: str) -> str:
+    """The folder of what a streaming model remembers."""
+    return _join(root, source, "stream_state", model)
+
+
+def stream_states_path(root: str, source: str) -> str:
+    """The folder of what all streaming models of `source` remember."""
+    return _join(root, source, "stream_state")
+
+
+def list_models(root: str, source: str, options: Mapping[str, str] | None = None) -> list[str]:
+    """The streaming models that have rows, or were run."""
+    return sorted(decode_name(m) for m in _folders(_join(root, source, "stream"), options))
 
 
 def model_paths(root: str, source: str, table: TableId, options: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -172,6 +172,23 @@ SILENCES = pa.schema(
     ]
 )
 
+# An event that a streaming model could not count, and `why`: `late`, `in the future` or `no time`. `row` is its image,
+# `position` that of its transaction.
+STREAM_LATE = pa.schema(
+    [
+        ("stream", pa.string()),
+        ("table", pa.string()),
+        ("op", pa.string()),
+        ("key", pa.string()),
+        ("row", pa.string()),
+        ("why", pa.string()),
+        ("event_time", _INSTANT),
+        ("tx_id", pa.string()),
+        ("tx_order", pa.int64()),
+        ("position", pa.int64()),
+    ]
+)
+
 
 def repair_topic(source: str) -> str:
     """The topic that rows of repairs bear. Kafka's own names hold no colon."""

@@ -125,6 +125,9 @@ def _parts(job: Job, source: str) -> list[Part]:
             Part(source, "alert_deliveries", layout.deliveries_path(root, source)),
             Part(source, "alert_silences", layout.silences_path(root, source)),
         ]
+        for model in layout.list_models(root, source, job.lake.options):
+            found.append(Part(source, f"stream {model}", layout.stream_path(root, source, model)))
+            found.append(Part(source, f"stream_late {model}", layout.stream_late_path(root, source, model)))
     return found
 
 

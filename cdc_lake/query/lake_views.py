@@ -17,6 +17,7 @@ from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.query.alert_views import alerts_sql, late_sql
+from cdc_lake.query.stream_views import create_stream_views
 from cdc_lake.sqltext import literal
 
 _WAIT = pa.struct([("tx_id", pa.string()), ("table", pa.string()), ("missing", pa.int64()), ("expected", pa.int64())])
@@ -93,6 +94,7 @@ def create_lake_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: Seque
     _view(con, "dead_letters", letters, DEAD_LETTERS)
     alerts = {s.source: _files(lake, alerts_path(lake.root, s.source)) for s in sources}
     con.execute(f"CREATE VIEW lake.alerts AS {alerts_sql(alerts)}; CREATE VIEW lake.late_events AS {late_sql(alerts)}")
+    create_stream_views(con, lake, [s.source for s in sources])
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:

@@ -46,7 +46,7 @@ def needs_of_sql(con: duckdb.DuckDBPyConnection, sql: str, tables: Collection[Ta
         return name[-1] == table.name.lower() and (set(name[:-1]) <= parts if name[:-1] else catalogue == "current")
 
     def known(name: _Name) -> bool:
-        own = name[0] == "lake" and len(name) > 1
+        own = name[0] in ("lake", "streams") and len(name) > 1
         return own or name in local or any(reads(name, c, t) for c in CATALOGUES for t in tables)
 
     if not all(map(known, relations)):

@@ -118,7 +118,9 @@ def _table_names(session: Session) -> list[str]:
         names.append(str(table))
         names += [f"{catalogue}.{table}" for catalogue in ("current", "changes", "history")]
     lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters", "alerts", "late_events")
-    return names + [f"lake.{name}" for name in lake]
+    models = session.connection.execute("SELECT DISTINCT model FROM lake.streams").fetchall()
+    own = [f"lake.{name}" for name in (*lake, "streams", "stream_late_events")]
+    return [*names, *own, *(f"streams.{model}" for (model,) in models)]
 
 
 def _listed(session: Session) -> str:

@@ -26,7 +26,7 @@ from cdc_lake.local.retail.rows import Size
 from cdc_lake.query.session import open_session
 from cdc_lake.sqltext import ident
 from tests.integration.conftest import RunningStack, wait_for
-from tests.unit.test_docs import COMMAND_LINES, ROOT, RULES, Block, of_kind, write_rule
+from tests.unit.test_docs import COMMAND_LINES, MODELS, QUERIES, ROOT, RULES, Block, of_kind, write_rule
 
 pytestmark = pytest.mark.stack
 
@@ -113,7 +113,7 @@ def write(project: Project, stack: RunningStack) -> None:
         "connect": {"url": stack.connect_url},
     }
     (project.folder / "cdc-lake.yaml").write_text(json.dumps(settings))
-    for block in RULES:
+    for block in (*RULES, *MODELS):
         write_rule(block, project.folder)
 
 
@@ -151,7 +151,7 @@ def test_a_command_of_the_documentation_runs_and_prints_what_is_shown(project: P
         assert first_line(done.stdout) == shown[0].split()
 
 
-@pytest.mark.parametrize("block", [b for b in of_kind("sql") if "-- postgresql" not in b.text], ids=str)
+@pytest.mark.parametrize("block", QUERIES, ids=str)
 def test_a_query_of_the_documentation_answers(project: Project, block: Block) -> None:
     session = open_session(load_config(project.folder / "cdc-lake.yaml"))
     try:

@@ -21,6 +21,8 @@ from typer.exceptions import TyperException
 from cdc_lake.config import load_config
 from cdc_lake.react.expressions import check_expressions
 from cdc_lake.react.rulefile import load_rules
+from cdc_lake.react.stream.modelfile import load_model, model_files
+from cdc_lake.react.stream.query import parse as parse_model
 from tests.unit.test_cli_help import COMMANDS, parse
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +168,8 @@ def check_compose(arguments: list[str]) -> list[str]:
     return ["compose"]
 
 
+MODELS = [b for b in of_kind("sql") if b.text.startswith("-- streams/")]
+QUERIES = [b for b in of_kind("sql") if "-- postgresql" not in b.text and b not in MODELS]
 RULES = [b for b in of_kind("yaml") if b.text.startswith("# rules/")]
 
 
@@ -177,9 +181,17 @@ def test_every_rule_in_the_documents_is_one(block: Block, tmp_path: Path) -> Non
         check_expressions(con, rule)
 
 
+@pytest.mark.parametrize("block", MODELS, ids=str)
+def test_every_model_in_the_documents_is_one(block: Block, tmp_path: Path) -> None:
+    write_rule(block, tmp_path)
+    (file,) = model_files(tmp_path / "streams")
+    with duckdb.connect() as con:
+        parse_model(con, load_model(file))
+
+
 def write_rule(block: Block, folder: Path) -> None:
     """The file that a block shows, in a project's folder."""
-    file = folder / block.text.splitlines()[0].removeprefix("# ")
+    file = folder / block.text.splitlines()[0].removeprefix("# ").removeprefix("-- ")
     file.parent.mkdir(exist_ok=True)
     file.write_text(block.text)
 
@@ -200,7 +212,7 @@ def test_every_json_block_is_json(block: Block) -> None:
     json.loads(block.text)
 
 
-@pytest.mark.parametrize("block", [b for b in of_kind("sql") if "-- postgresql" not in b.text], ids=str)
+@pytest.mark.parametrize("block", QUERIES, ids=str)
 def test_every_lake_query_parses(block: Block) -> None:
     assert duckdb.extract_statements(block.text), block
 

@@ -1,0 +1,127 @@
+"""What the commands of `stream` do together: the loop wired to signals, models checked, explained and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cdc_lake.cli import output
+from cdc_lake.cli.rules_runner import Stopper, connection, opened
+from cdc_lake.config import Config
+from cdc_lake.errors import CdcLakeError, UsageError
+from cdc_lake.query.news import News
+from cdc_lake.query.placed import Log
+from cdc_lake.react.stream.explain import explain
+from cdc_lake.react.stream.modelfile import Model, find_model, load_model, model_files
+from cdc_lake.react.stream.replay import Replayed, replay
+from cdc_lake.react.stream.run import Streams, form_of, table_of
+from cdc_lake.react.stream.shape import Shape, check
+
+# How often to look whether something has landed: one look costs a stat of a folder.
+_LOOK_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Done:
+    """What a run did: rows and late events of each model, and the errors of those that stand still."""
+
+    found: dict[str, dict[str, int]] = field(default_factory=dict)
+    errors: list[CdcLakeError] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def chosen(config: Config, names: Sequence[str] | None) -> list[Model]:
+    """The named models, or all. Raises UsageError for an unknown one, and when there are none at all."""
+    models = [load_model(f) for f in _files(config, names)]
+    return [find_model(models, n) for n in names] if names else models
+
+
+def _files(config: Config, names: Sequence[str] | None) -> list[Any]:
+    files = model_files(config.streams_folder)
+    if not files:
+        raise UsageError(
+            f"There are no models in {config.streams_folder}.",
+            why="A model is a file there, as sales_per_hour.sql.",
+            next="write one as docs/how-to/stream.md shows, then: cdc-lake stream check",
+            code="no_models",
+        )
+    for name in names or ():
+        if name not in [f.stem for f in files]:
+            find_model([load_model(f) for f in files], name)  # raises, with the near one
+    return [f for f in files if not names or f.stem in names]
+
+
+def checked(config: Config, names: Sequence[str] | None) -> list[tuple[str, CdcLakeError | None]]:
+    """Each model's file, checked on its own: one that is wrong does not hide what is wrong with others."""
+    found: list[tuple[str, CdcLakeError | None]] = []
+    files = _files(config, names)
+    with opened(config) as logs:
+        for file in files:
+            try:
+                check(connection(logs), load_model(file), logs)
+            except CdcLakeError as error:
+                found.append((file.stem, error))
+            else:
+                found.append((file.stem, None))
+    return found
+
+
+def run_models(config: Config, names: Sequence[str] | None, *, until_caught_up: bool) -> Done:
+    """Keep models up until they have caught up, or until told to stop.
+
+    Raises the error of a model that is refused: none runs then.
+    """
+    models = chosen(config, names)
+    with opened(config) as logs:
+        for model in models:
+            check(connection(logs), model, logs)
+    stopper, streams = Stopper(), Streams(config, models)
+    stopper.install()
+    if not until_caught_up:
+        _loop(config, streams, stopper)
+    streams.round(final=True)
+    found = {name: {"rows": r.rows, "late": r.late} for name, r in streams.running.items()}
+    return Done(found, [r.error for r in streams.failed if r.error is not None], stopper.interrupted)
+
+
+def _loop(config: Config, streams: Streams, stopper: Stopper) -> None:
+    news, told = News(config), set[str]()
+    while not stopper.asked.is_set():
+        if news.arrived():
+            streams.round()
+        for one in streams.failed:
+            if one.shape.name not in told and one.error is not None:
+                told.add(one.shape.name)
+                output.say(
+                    f"The model {one.shape.name} stands still; others go on. {one.error.message} {one.error.why}"
+                )
+        stopper.asked.wait(_LOOK_SECONDS)
+
+
+def explained(config: Config, name: str) -> list[tuple[str, str]]:
+    """What a model does, and where it is."""
+    (model,) = chosen(config, [name])
+    with opened(config) as logs:
+        shape = check(connection(logs), model, logs)
+        log = _log(logs, shape)
+        place = table_of(config, shape).place()
+        said = explain(shape)
+        if place is None:
+            return [*said, ("state", f"not run yet; it would begin at {shape.model.start}")]
+        state = f"at position {place.position}, {log.cut - place.position} behind the cut"
+        if place.form != form_of(shape):
+            state += f"; its rows are those of another form of it: cdc-lake stream replay {name}"
+        return [*said, ("state", state)]
+
+
+def replayed(config: Config, name: str, moment: str | None, *, dry_run: bool) -> Replayed:
+    """A model's rows made again."""
+    (model,) = chosen(config, [name])
+    with opened(config) as logs:
+        shape = check(connection(logs), model, logs)
+        return replay(config, _log(logs, shape), shape, moment, write=not dry_run)
+
+
+def _log(logs: Sequence[Log], shape: Shape) -> Log:
+    return next(g for g in logs if g.source == shape.source)

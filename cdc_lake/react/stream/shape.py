@@ -1,0 +1,233 @@
+"""A model that was checked against its tables: what it reads of them, and the columns of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from cdc_lake.errors import suggest
+from cdc_lake.events import TableId
+from cdc_lake.query.placed import POSITION, Log, stored_type, unknown_table
+from cdc_lake.react.expressions import NO_COLUMN
+from cdc_lake.react.stream.modelfile import Model, ModelError, digest
+from cdc_lake.react.stream.partials import END, START, Fold
+from cdc_lake.react.stream.query import WINDOW_COLUMNS, Query, Source, parse, text_of, tree_of
+from cdc_lake.sqltext import ident
+
+Columns = tuple[tuple[str, str], ...]
+# What rows of a model have behind its own columns.
+OWN = (("__id", "VARCHAR"), ("__position", "BIGINT"), ("__time", "TIMESTAMP WITH TIME ZONE"))
+# What every event has that may be remembered of a join.
+_ALWAYS = (POSITION, "__tx_order", "__et", "__time")
+_WIDER = {
+    **{"HUGEINT": "DECIMAL(38,0)", "UHUGEINT": "DECIMAL(38,0)", "UBIGINT": "DECIMAL(20,0)"},
+    **{"UINTEGER": "BIGINT", "USMALLINT": "INTEGER", "UTINYINT": "SMALLINT"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A checked model. `columns` are those of its rows with the types they are stored in, `kept` what is remembered:
+    of groups, or by alias of the events of a join; `fingerprint` changes when its rows or what it remembers may."""
+
+    query: Query
+    source: str
+    tables: Mapping[str, TableId]
+    columns: Columns
+    kept: Mapping[str, Columns]
+    fold: Fold | None
+    fingerprint: str
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.query.model
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def remembers(self) -> bool:
+        """Whether its rows depend on earlier events."""
+        return bool(self.kept)
+
+
+def _fingerprint(con: duckdb.DuckDBPyConnection, query: Query, *known: object) -> str:
+    sources = [(s.alias, s.kind, s.table, s.left, s.on) for s in query.sources]
+    nodes = [*(i.node for i in query.items), *query.groups, *([query.having] if query.having is not None else [])]
+    return digest(query.model.core, repr(known), query.where, repr(sources), *(text_of(con, n) for n in nodes))
+
+
+def check(con: duckdb.DuckDBPyConnection, model: Model, logs: Sequence[Log]) -> Shape:
+    """The model with its tables. Raises ModelError: it does not parse, cannot be kept up incrementally, or names what
+    is not there."""
+    query = parse(con, model)
+    log = _log_of(query, logs)
+    tables = {s.alias: _table(log, s) for s in query.sources}
+    _ = log.transactions  # without an order there is nothing to follow
+    try:
+        return _bound(con, query, log, tables)
+    except duckdb.Error as error:
+        raise _explained(query, error, con, tables, log) from None
+
+
+def _log_of(query: Query, logs: Sequence[Log]) -> Log:
+    fitting = [g for g in logs if all(g.find(s.table) is not None for s in query.sources)]
+    if len(fitting) == 1:
+        return fitting[0]
+    for source in query.sources:
+        if not any(log.find(source.table) is not None for log in logs):
+            error = unknown_table(source.table, logs)
+            raise query.model.refused(error.message.rstrip(".") + ".", error.why, at=source.at)
+    raise query.model.refused(
+        "its tables are of several sources.", "Sources share no order, so nothing says what came first.", wrong=False
+    )
+
+
+def _table(log: Log, source: Source) -> TableId:
+    found = log.find(source.table)
+    if found is None:
+        raise ValueError("the log was chosen for its tables")
+    return found
+
+
+def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mapping[str, TableId]) -> Shape:
+    relations = {s.alias: _empty(con, query, log, s, tables[s.alias]) for s in query.sources}
+    source = from_sql(query, relations)
+    groups = ", ".join(f"(\n{text_of(con, g)}\n)" for g in query.groups)
+    having = f"HAVING {text_of(con, query.having)}" if query.having is not None else ""
+    items = ", ".join(_item(con, i.node, i.name) for i in query.items)
+    grouped = f"GROUP BY {groups}" if groups else ""
+    found = _described(con, f"SELECT {items} {source} {grouped} {having}")
+    _refuse_names(query.model, [n for n, _ in found])
+    columns = tuple((n, stored(t)) for n, t in found)
+    if query.model.window is None:
+        kept = {s.alias: _kept(con, query, relations[s.alias]) for s in query.streams} if query.timed else {}
+        return Shape(query, log.source, tables, columns, kept, None, _fingerprint(con, query, columns, kept))
+    fold = Fold.of(con, query)
+    types = dict(_described(con, fold.partial(source)))
+    fold.refuse_inexact([types[f"p{i}"] for i in range(len(fold.parts))])
+    known = tuple((n, _WIDER.get(types[n], types[n])) for n in fold.columns)
+    empty = ", ".join(f"CAST(NULL AS {t}) AS {n}" for n, t in known)
+    _described(con, f"SELECT {', '.join(fold.items)} FROM (SELECT {empty}) WHERE {fold.having or 'true'}")
+    form = _fingerprint(con, query, columns, known)
+    return Shape(query, log.source, tables, columns, {"": known}, fold, form)
+
+
+def _item(con: duckdb.DuckDBPyConnection, node: dict[str, object], name: str | None) -> str:
+    return text_of(con, node) + (f" AS {ident(name)}" if name else "")
+
+
+def stored(lake_type: str) -> str:
+    """The type that a column of this type has in the model's table."""
+    return _WIDER.get(lake_type) or stored_type(lake_type)
+
+
+def _described(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, str]]:
+    return [(str(r[0]), str(r[1])) for r in con.execute(f"DESCRIBE {query}").fetchall()]
+
+
+def _empty(con: duckdb.DuckDBPyConnection, query: Query, log: Log, source: Source, table: TableId) -> str:
+    """A relation without rows that has the columns of a source."""
+    if source.kind == "current":
+        return f"({log.versions(table, 'lake.internal.checked')} LIMIT 0)"
+    names = {c.lower() for c in log.columns(table)}
+    window = ""
+    if query.model.window is not None:
+        for name in WINDOW_COLUMNS:
+            if name in names:
+                why = "A model with a window has a column of this name that says which. Rename it in the source."
+                raise query.model.refused(f"{source.table} has a column {name}.", why, at=source.at)
+        window = "".join(f", CAST(NULL AS TIMESTAMPTZ) AS {n}" for n in WINDOW_COLUMNS)
+    time = time_of(query, source)
+    rows = f"(SELECT *, CAST(NULL AS BIGINT) AS __clock FROM {log.empty(table)}) AS {ident(source.alias)}"
+    if time is not None:
+        _check_time(con, query, rows, time)
+    return f"(SELECT *, CAST(NULL AS BIGINT) AS __et, CAST(NULL AS TIMESTAMPTZ) AS __time{window} FROM {rows})"
+
+
+def time_of(query: Query, source: Source) -> str | None:
+    """The expression of a stream's event time; None: the commit's."""
+    return next((t for a, t in query.model.times if a.lower() in ("", source.alias.lower())), None)
+
+
+def _check_time(con: duckdb.DuckDBPyConnection, query: Query, rows: str, time: str) -> None:
+    tree = tree_of(con, f"SELECT\n{time}\n")
+    if tree["error"] or len(tree["statements"]) != 1 or len(tree["statements"][0]["node"]["select_list"]) != 1:
+        raise query.model.refused("`time` is no SQL expression.", time)
+    alone = Model(query.model.name, query.model.file, f"SELECT\n{time}\nAS t FROM changes.x")
+    parse(con, alone)  # what a query may not hold, this may not either
+    kind = _described(con, f"SELECT\n{time}\n FROM {rows}")[0][1]
+    if not kind.startswith(("TIMESTAMP", "DATE")):
+        raise query.model.refused("`time` is no time.", f"It is of the type {kind}.")
+
+
+def _kept(con: duckdb.DuckDBPyConnection, query: Query, relation: str) -> Columns:
+    found = _described(con, f"SELECT * FROM {relation}")
+    return tuple((n, t) for n, t in found if n in _ALWAYS or n.lower() in query.names)
+
+
+def _refuse_names(model: Model, names: Sequence[str]) -> None:
+    for i, name in enumerate(names):
+        if name.lower() in (n.lower() for n in names[:i]):
+            raise model.refused(f"two of its columns are called {name}.", "Give each a name with AS.")
+        if name.startswith("__"):
+            own = ", ".join(n for n, _ in OWN)
+            raise model.refused(
+                f"its column {name} begins with __.", f"So begin those that every model has: {own}. Use AS."
+            )
+        if not name.replace("_", "").isalnum() or name[0].isdigit():
+            raise model.refused(f"the column {name} has no name of its own.", "Give it one with AS.")
+
+
+def from_sql(query: Query, relations: Mapping[str, str], *, span: str = "") -> str:
+    """FROM and WHERE over `relations` (by alias): streams first, then tables as of the position of their event.
+
+    `span` is what the two streams of a join must also meet.
+    """
+    position = place(query)
+    parts: list[str] = []
+    for source in (*query.streams, *query.tables):
+        relation = f"{relations[source.alias]} AS {ident(source.alias)}"
+        if not parts:
+            parts.append(f"FROM {relation}")
+            continue
+        versions = f"{ident(source.alias)}.__from_position"
+        until = f"{ident(source.alias)}.__to_position"
+        valid = f" AND {versions} <= {position} AND ({until} IS NULL OR {until} > {position})"
+        more = valid if source.kind == "current" else span
+        parts.append(f"{'LEFT ' if source.left else ''}JOIN {relation} ON (\n{source.on}\n){more}")
+    return " ".join(parts) + (f" WHERE (\n{query.where}\n)" if query.where else "")
+
+
+def own_columns(query: Query, order: str | None = None) -> str:
+    """Where a row stands: `__position`, `__order` (when not that of its only event, it is said) and `__time`."""
+    at = order or place(query, "__tx_order")
+    return f"{place(query)} AS {POSITION}, {at} AS __order, {place(query, '__time')} AS __time"
+
+
+def place(query: Query, column: str = POSITION) -> str:
+    """The position (or another column) of the last event that makes a row."""
+    names = [f"{ident(s.alias)}.{column}" for s in query.streams]
+    return names[0] if len(names) == 1 else f"greatest({', '.join(names)})"
+
+
+def _explained(
+    query: Query, error: duckdb.Error, con: duckdb.DuckDBPyConnection, tables: Mapping[str, TableId], log: Log
+) -> ModelError:
+    first = str(error).strip().partition("\n")[0]
+    missing = NO_COLUMN.search(first)
+    if missing is not None:
+        columns = [c for t in dict.fromkeys(tables.values()) for c in log.columns(t)]
+        own = [*columns, *(WINDOW_COLUMNS if query.model.window else ()), "__time"]
+        shown = ", ".join(dict.fromkeys(c for c in columns if c[:2] != "__"))
+        return query.model.refused(
+            f"there is no column {missing[1]}.", suggest(missing[1], own) or f"There are: {shown}"
+        )
+    if START in first or END in first or '"g' in first:
+        first = "SELECT and HAVING must name what is grouped by as GROUP BY does."
+    return query.model.refused("it does not fit its tables.", first.partition(": ")[2] or first)
