@@ -74,6 +74,8 @@ def terminal(
         stdout=child,
         stderr=child,
         start_new_session=True,
+        # Makes it the program's own terminal, so that Ctrl-C arrives as a signal. The one call takes no lock.
+        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     )
     os.close(child)
     try:

@@ -69,7 +69,7 @@ def run_sql(session: Session, sql: str) -> Result | None:
 def explain(session: Session, error: Exception, sql: str) -> SqlError:
     """DuckDB's error in our words: what, where (the line with a caret), and the nearest name."""
     first, _, rest = str(error).strip().partition("\n")
-    place = _place(rest)
+    place = _place(rest) or _place(_told_again(session, error, sql))
     table = _NO_TABLE.search(first)
     if table is not None:
         typed = _as_typed(table.group(1), sql)
@@ -98,6 +98,18 @@ def _as_typed(name: str, sql: str) -> str:
     """The whole name in the query that ends with `name`: DuckDB leaves out what it could resolve."""
     found = re.search(rf'(?:(?:\w+|"[^"]+")\.)*"?{re.escape(name)}"?', sql)
     return found.group(0) if found is not None else name
+
+
+def _told_again(session: Session, error: Exception, sql: str) -> str:
+    """The error of a statement that names what is not there, as DuckDB tells it with the place: not to a relation."""
+    con = session.connection
+    if not isinstance(error, (duckdb.BinderException, duckdb.CatalogException)) or len(con.extract_statements(sql)) > 1:
+        return ""
+    try:
+        con.execute(sql)
+    except duckdb.Error as again:
+        return str(again).partition("\n")[2]
+    return ""
 
 
 def _place(rest: str) -> str:

@@ -13,9 +13,8 @@ import pytest
 
 from cdc_lake.cli import main as cli
 from cdc_lake.cli import output
-from cdc_lake.cli.shell import Shell, is_complete
 from cdc_lake.events import TableId
-from tests.lake_model import Feed, append_ends, config, end_row
+from tests.lake_model import Feed, append_ends, end_row
 
 ORDERS = TableId("public", "orders")
 
@@ -160,31 +159,3 @@ def test_sql_runs_a_script_and_ends_with_its_first_error(
     assert "INTEGER" in out
     assert "never" not in out
     assert "syntax error" in err
-
-
-def test_sql_completes_tables_columns_and_words(folder: Path) -> None:
-    shell = Shell(config(folder))
-    try:
-        assert "orders" in list(shell.complete("SELECT * FROM or", "or"))
-        assert "lake.tables" in list(shell.complete("FROM lake.t", "lake.t"))
-        assert list(shell.complete("SELECT n FROM orders", "n"))[:1] == ["note"]
-        assert "select" in list(shell.complete("sel", "sel"))
-    finally:
-        shell.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("SELECT 1;", True),
-        ("SELECT 1", False),
-        ("SELECT ';", False),
-        ("SELECT ';'", False),
-        ("SELECT 'it''s';", True),
-        ("SELECT 1; -- done", True),
-        ("\\d", True),
-        ("", True),
-    ],
-)
-def test_a_statement_runs_when_it_ends_with_a_semicolon_outside_quotes(text: str, expected: bool) -> None:
-    assert is_complete(text) == expected
