@@ -26,8 +26,10 @@ COMMITS = 16
 _SHARE = 10
 _LEAST_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
-# Behind the sink in the queue for the processor.
+# Behind the sink in the queue for the processor, as long as it keeps up: where others take all of it, a process that
+# waits behind them may never end, and small files pile up.
 _NICE = 10
+_BEHIND = 8 * COMMITS
 
 
 @dataclass(slots=True)
@@ -40,6 +42,10 @@ class Pace:
     def due(self, commits: int, now: float) -> bool:
         """Whether to begin, at `commits` in all and the time `now` in seconds."""
         return commits - self.commits >= COMMITS and now >= self.rest_until
+
+    def behind(self, commits: int) -> bool:
+        """Whether far more has been committed than a maintenance is begun for."""
+        return commits - self.commits >= _BEHIND
 
     def ended(self, commits: int, now: float, seconds: float) -> None:
         """It took `seconds`, and what was committed up to `commits` is seen to."""
@@ -58,7 +64,7 @@ class Caretaker:
         self._pace = Pace(rest_until=time.monotonic() + _LEAST_SECONDS)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="caretaker", daemon=True)
-        self._said = ""
+        self._said, self._lags = "", False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -74,11 +80,14 @@ class Caretaker:
         while not self._stop.wait(_LOOK_SECONDS):
             commits, begun = self._commits(), time.monotonic()
             if self._pace.due(commits, begun):
-                self._maintain()
+                self._maintain(self._pace.behind(commits))
                 now = time.monotonic()
                 self._pace.ended(commits, now, now - begun)
 
-    def _maintain(self) -> None:
+    def _maintain(self, behind: bool) -> None:
+        if behind and not self._lags:
+            output.say("Maintenance lags behind the commits: it goes on as the sink's equal.")
+        self._lags = behind
         try:
             # In a group of its own: Ctrl-C is for the sink, which then ends it.
             process = subprocess.Popen(
@@ -92,7 +101,7 @@ class Caretaker:
             self._say(f"Maintenance could not be started: {error.strerror}.")
             return
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+            os.setpriority(os.PRIO_PROCESS, process.pid, 0 if behind else _NICE)
         text = self._ended(process)
         if text is not None:
             self._say(_summary(process.returncode, text))

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from cdc_lake.checks import Check, fail, listed, many, ok, size, span, warn
 from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.land import layout
 from cdc_lake.land.probe import Probe
+from cdc_lake.land.strays import find_strays
 
 _FREE_WARN, _FREE_FAIL = 2 << 30, 256 << 20
 _LOG_FILES, _LOG_BYTES = 5_000, 1 << 30
@@ -25,7 +26,8 @@ _LOG_FILES, _LOG_BYTES = 5_000, 1 << 30
 @dataclass(frozen=True, slots=True)
 class TableFacts:
     """One Delta table: its path, the topics that feed it, the age of its newest commit in seconds, files and bytes of
-    its log (None: not seen from here), and why it cannot be read (empty: it can)."""
+    its log (None: not seen from here), why it cannot be read (empty: it can), and the files in its folder that no
+    commit names (name to bytes)."""
 
     path: str
     topics: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ class TableFacts:
     log_files: int | None = None
     log_bytes: int | None = None
     error: str = ""
+    strays: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_probe(root: str, found: Probe, switch: str = "") -> list[Check]:
@@ -78,7 +81,7 @@ def read_tables(root: str, source: str, options: dict[str, str] | None = None) -
         ) from None
     for table in tables:
         paths += [layout.log_path(root, source, table), layout.current_path(root, source, table)]
-        paths.append(layout.history_path(root, source, table))
+        paths += [layout.patch_path(root, source, table), layout.history_path(root, source, table)]
     return [facts for path in paths if (facts := _read(path, options)) is not None]
 
 
@@ -109,6 +112,7 @@ def check_tables(tables: Sequence[TableFacts]) -> list[Check]:
         else ok("lake.tables", f"{many(len(tables), 'Delta table')} can be read"),
         ok("lake.newest_commit", "nothing has landed" if age is None else f"{span(age)} ago"),
         _logs(tables),
+        _strays(tables),
     ]
     return found
 
@@ -159,13 +163,24 @@ def _logs(tables: Sequence[TableFacts]) -> Check:
     if not large:
         seen = [t.log_bytes for t in tables if t.log_bytes is not None]
         return ok(name, "not seen from here" if tables and not seen else f"{size(sum(seen))} in all")
-    path = large[0].path
     return warn(
         name,
         listed(f"{t.path}: {t.log_files:,} files, {size(t.log_bytes or 0)}" for t in large),
         why="Opening a table reads its log from the last checkpoint on, and lists all of it.",
-        fix=f"python -c \"from deltalake import DeltaTable as T; t = T('{path}'); t.create_checkpoint(); "
-        't.cleanup_metadata()"',
+        fix="cdc-lake maintain",
+    )
+
+
+def _strays(tables: Sequence[TableFacts]) -> Check:
+    found = [(f"{t.path}/{name}", nbytes) for t in tables for name, nbytes in sorted(t.strays.items())]
+    if not found:
+        return ok("lake.strays", "every file belongs to a commit")
+    return warn(
+        "lake.strays",
+        f"{many(len(found), 'file')} of no commit, {size(sum(n for _, n in found))}: {listed(p for p, _ in found)}",
+        why="Another program put them there, or a writer left them that was killed before its commit. "
+        "The lake reads none of them, and deletes none.",
+        fix="look at them, and move those that are of use elsewhere; the others can be deleted",
     )
 
 
@@ -176,13 +191,16 @@ def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
             return None
         newest = table.history(1)
         topics = tuple(json.loads(table.metadata().description or "{}").get("topics", ()))
+        strays = find_strays(path, table, options)
     except CdcLakeError as error:
         return TableFacts(path, error=error.why or error.message)
     except Exception as error:
         return TableFacts(path, error=first_line(error))
     stamp = newest[0].get("timestamp") if newest else None
     files, total = _log_files(path)
-    return TableFacts(path, topics, max(0.0, time.time() - stamp / 1000) if stamp else None, files, total)
+    return TableFacts(
+        path, topics, max(0.0, time.time() - stamp / 1000) if stamp else None, files, total, strays=strays
+    )
 
 
 def _ids(table: DeltaTable | None) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -52,19 +52,19 @@ def said(hurry: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def commits() -> Iterator[int]:
-    return iter(range(0, 1_000_000, COMMITS))
+def counting(mark: Path, each: int = COMMITS) -> Callable[[], int]:
+    """So many commits more whenever a maintenance left a word in `mark`."""
+    return lambda: each * (len(mark.read_text().split()) + 1 if mark.exists() else 1)
 
 
 def printing(text: str, code: int = 0, mark: Path | None = None) -> list[str]:
-    script = f"open({str(mark)!r}, 'a').write('x');" if mark else ""
+    script = f"open({str(mark)!r}, 'a').write('x ');" if mark else ""
     return [sys.executable, "-c", f"{script} print({text!r}); raise SystemExit({code})"]
 
 
 def run_thrice(command: list[str], mark: Path) -> None:
-    counts = commits()
-    with Caretaker(lambda: next(counts), command):
-        wait_for(lambda: mark.exists() and len(mark.read_text()) >= 3, "three maintenances", seconds=60)
+    with Caretaker(counting(mark), command):
+        wait_for(lambda: mark.exists() and len(mark.read_text()) >= 6, "three maintenances", seconds=60)
 
 
 def test_what_was_done_is_told_in_a_line(said: list[str], tmp_path: Path) -> None:
@@ -92,16 +92,30 @@ def test_a_failure_is_told_once_and_tried_again(said: list[str], tmp_path: Path,
 
 
 def test_a_program_that_cannot_be_started_is_told(said: list[str], tmp_path: Path) -> None:
-    counts = commits()
-    with Caretaker(lambda: next(counts), [str(tmp_path / "missing")]):
+    with Caretaker(counting(tmp_path / "none"), [str(tmp_path / "missing")]):
         wait_for(lambda: said, "words", seconds=60)
     assert said == ["Maintenance could not be started: No such file or directory."]
 
 
+@pytest.mark.parametrize(("each", "nice"), [(COMMITS, 10), (8 * COMMITS, 0)])
+def test_it_gives_way_to_the_sink_unless_it_lags_behind_the_commits(
+    said: list[str], tmp_path: Path, each: int, nice: int
+) -> None:
+    mark = tmp_path / "nice"
+    script = f"""import os, time
+deadline, wanted, file = time.monotonic() + 20, {nice}, {str(mark)!r}
+while os.nice(0) != wanted and time.monotonic() < deadline: time.sleep(0.01)
+open(file, 'a').write(f'{{os.nice(0)}} ')"""
+    with Caretaker(counting(mark, each), [sys.executable, "-c", script]):
+        wait_for(lambda: mark.exists() and len(mark.read_text().split()) >= 2, "two maintenances", seconds=60)
+    assert set(mark.read_text().split()) == {str(nice)}
+    assert sum("lags behind" in line for line in said) == (nice == 0)
+
+
 def test_the_end_of_the_sink_ends_it(said: list[str], tmp_path: Path) -> None:
-    mark, counts = tmp_path / "pid", commits()
+    mark = tmp_path / "pid"
     script = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-    with Caretaker(lambda: next(counts), [sys.executable, "-c", script]):
+    with Caretaker(counting(tmp_path / "none"), [sys.executable, "-c", script]):
         wait_for(lambda: mark.exists() and mark.read_text(), "the maintenance to run", seconds=60)
     assert not psutil.pid_exists(int(mark.read_text()))
     assert "caretaker" not in {t.name for t in threading.enumerate()}
