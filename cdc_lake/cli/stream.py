@@ -60,9 +60,11 @@ def run(
     from cdc_lake.cli.stream_runner import run_models
 
     done = run_models(output.settings(), names, until_caught_up=once)
-    rows = [{"model": name, **counts} for name, counts in done.found.items()]
+    sent = {name: {"sent": count} for name, count in done.sent.items()}
+    rows = [{"model": name, **counts, **sent.get(name, {})} for name, counts in done.found.items()]
     document = {"models": rows, "failed": [e.as_dict()["error"] for e in done.errors]}
-    output.result(document, ["model", "rows", "late"], rows)
+    shown = [{"sent": None} | r for r in rows] if sent else rows
+    output.result(document, ["model", "rows", "late", *(["sent"] if sent else [])], shown)
     for error in done.errors:
         if not output.as_json():
             output.fail(error)

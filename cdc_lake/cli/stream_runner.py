@@ -8,6 +8,7 @@ from typing import Any
 
 from cdc_lake.cli import output
 from cdc_lake.cli.rules_runner import Stopper, connection, opened
+from cdc_lake.cli.stream_topics import Topics
 from cdc_lake.config import Config
 from cdc_lake.errors import CdcLakeError, UsageError
 from cdc_lake.query.news import News
@@ -28,6 +29,7 @@ class Done:
 
     found: dict[str, dict[str, int]] = field(default_factory=dict)
     errors: list[CdcLakeError] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -76,20 +78,28 @@ def run_models(config: Config, names: Sequence[str] | None, *, until_caught_up: 
     with opened(config) as logs:
         for model in models:
             check(connection(logs), model, logs)
-    stopper, streams = Stopper(), Streams(config, models)
+    stopper, streams, topics = Stopper(), Streams(config, models), Topics(config)
     stopper.install()
-    if not until_caught_up:
-        _loop(config, streams, stopper)
-    streams.round(final=True)
+    try:
+        if not until_caught_up:
+            _loop(config, streams, topics, stopper)
+        streams.round(final=True)
+        topics.deliver(streams)
+    finally:
+        topics.close()
     found = {name: {"rows": r.rows, "late": r.late} for name, r in streams.running.items()}
-    return Done(found, [r.error for r in streams.failed if r.error is not None], stopper.interrupted)
+    errors = [r.error for r in streams.failed if r.error is not None]
+    return Done(found, [*errors, *topics.errors.values()], topics.sent, stopper.interrupted)
 
 
-def _loop(config: Config, streams: Streams, stopper: Stopper) -> None:
+def _loop(config: Config, streams: Streams, topics: Topics, stopper: Stopper) -> None:
     news, told = News(config), set[str]()
     while not stopper.asked.is_set():
         if news.arrived():
             streams.round()
+            topics.deliver(streams)
+        elif topics.errors and topics.due():
+            topics.deliver(streams)
         for one in streams.failed:
             if one.shape.name not in told and one.error is not None:
                 told.add(one.shape.name)

@@ -51,7 +51,7 @@ class KafkaSender:
         # A first connection has an end and tells why it fails, which the producer's own does not.
         open_broker("kafka-python", bootstrap, group=_CLIENT, options=options).close()
         try:
-            self.made = _make_topic(bootstrap, topic, given)
+            self.made = make_topic(bootstrap, topic, given)
             self._producer = KafkaProducer(
                 **{k: v for k, v in given.items() if k in KafkaProducer.DEFAULT_CONFIG},
                 bootstrap_servers=bootstrap.split(","),
@@ -117,7 +117,7 @@ class KafkaSender:
         )
 
 
-def _make_topic(bootstrap: str, topic: str, given: Mapping[str, Any]) -> bool:
+def make_topic(bootstrap: str, topic: str, given: Mapping[str, Any]) -> bool:
     """Make the topic when it is not there; whether it was made. One partition: that keeps the order of all events."""
     known = {k: v for k, v in given.items() if k in KafkaAdminClient.DEFAULT_CONFIG}
     admin = KafkaAdminClient(**known, bootstrap_servers=bootstrap.split(","), client_id=_CLIENT)

@@ -18,6 +18,7 @@
     <lake>/<source>/rule_state/<rule>/…         what a rule still remembers; made anew from the log when it is gone
     <lake>/<source>/stream/<model>              the rows of a streaming model, and how far it is
     <lake>/<source>/stream_late/<model>         events that a model could not count any more
+    <lake>/<source>/stream_sent/<model>         how far the rows of a model were sent to its topic
     <lake>/<source>/stream_state/<model>/…      what a model still remembers; made anew as a rule's is
 
 Names come from outside (a broker, a source) and are hostile until encoded: every byte that is not an ASCII letter,
@@ -141,6 +142,11 @@ def stream_path(root: str, source: str, model: str) -> str:
 def stream_late_path(root: str, source: str, model: str) -> str:
     """The events that a streaming model could not count."""
     return _join(root, source, "stream_late", model)
+
+
+def stream_sent_path(root: str, source: str, model: str) -> str:
+    """How far the rows of a streaming model were sent."""
+    return _join(root, source, "stream_sent", model)
 
 
 def stream_state_path(root: str, source: str, model: str) -> str:

@@ -2,5 +2,6 @@
 
 `modelfile` reads files, `query` takes a model's SQL apart and refuses what cannot be kept up incrementally, `shape`
 makes of it the SQL of one step, `step` evaluates one from a position to the next, `table` commits rows and position
-together, `run` is the loop, `replay` makes rows again and compares.
+together, `run` is the loop, `topic` sends rows to Kafka,
+`replay` makes rows again and compares.
 """

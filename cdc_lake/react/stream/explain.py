@@ -26,6 +26,9 @@ def explain(shape: Shape) -> list[tuple[str, str]]:
                 "a row of lake.stream_late_events",
             )
         )
+    if model.topic is not None:
+        key = ", ".join(model.key) or "nothing"
+        said.append(("sends", f"each row once to the topic {model.topic}, keyed by {key}"))
     said.append(("remembers", _kept(shape)))
     said.append(("columns", ", ".join(f"{n} {t}" for n, t in (*shape.columns, *OWN))))
     return said

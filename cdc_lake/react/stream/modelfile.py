@@ -25,6 +25,7 @@ from cdc_lake.react.durations import microseconds
 
 SUFFIX = ".sql"
 _FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _HEADER = re.compile(r"--\s*([a-z]+)(?:[ \t]+([A-Za-z_]\w*))?:[ \t]*(.*)")
 _WINDOW = re.compile(r"(tumbling|hopping|session)\s+(.+?)(?:\s+every\s+(.+))?")
 _MOST_WINDOWS = 1000
@@ -76,6 +77,8 @@ class Model:
     ahead: int = _DAY
     start: str = "beginning"
     times: tuple[tuple[str, str], ...] = ()
+    topic: str | None = None
+    key: tuple[str, ...] = ()
 
     def refused(self, what: str, why: str, *, at: int | None = None, wrong: bool = True) -> ModelError:
         """An error about this model, at a place in its SQL: it is `wrong`, or cannot be kept up incrementally."""
@@ -89,7 +92,8 @@ class Model:
 
     @property
     def core(self) -> str:
-        """What its results depend on, beside the types of its columns. Comments and `start` are not among it."""
+        """What its results depend on, beside the types of its columns. Comments, `start` and
+        where its rows are sent are not among it."""
         window = None if self.window is None else [self.window.kind, self.window.size, self.window.every]
         return json.dumps([window, self.within, self.lateness, self.ahead, sorted(self.times)])
 
@@ -146,12 +150,20 @@ def _some(text: str) -> str:
     return text
 
 
+def _topic(text: str) -> str:
+    if not _TOPIC.fullmatch(text):
+        raise ValueError("letters, digits, dots, - and _ make the name of a topic, 249 of them at most")
+    return text
+
+
 _KEYS: dict[str, Callable[[str], object]] = {
     "window": Window.of,
     "within": microseconds,
     "lateness": microseconds,
     "ahead": microseconds,
     "start": _some,
+    "topic": _topic,
+    "key": lambda text: tuple(_some(name.strip()) for name in text.split(",")),
 }
 
 

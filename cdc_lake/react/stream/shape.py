@@ -105,6 +105,7 @@ def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mappi
     found = _described(con, f"SELECT {items} {source} {grouped} {having}")
     _refuse_names(query.model, [n for n, _ in found])
     columns = tuple((n, stored(t)) for n, t in found)
+    _refuse_key(query.model, [n for n, _ in found])
     if query.model.window is None:
         kept = {s.alias: _kept(con, query, relations[s.alias]) for s in query.streams} if query.timed else {}
         return Shape(query, log.source, tables, columns, kept, None, _fingerprint(con, query, columns, kept))
@@ -169,6 +170,15 @@ def _check_time(con: duckdb.DuckDBPyConnection, query: Query, rows: str, time: s
 def _kept(con: duckdb.DuckDBPyConnection, query: Query, relation: str) -> Columns:
     found = _described(con, f"SELECT * FROM {relation}")
     return tuple((n, t) for n, t in found if n in _ALWAYS or n.lower() in query.names)
+
+
+def _refuse_key(model: Model, names: Sequence[str]) -> None:
+    if model.key and model.topic is None:
+        raise model.refused("it has a key but no topic.", "`key` is that of the records of `topic`.")
+    for name in model.key:
+        if name not in names:
+            why = suggest(name, names) or f"There are: {', '.join(names)}"
+            raise model.refused(f"`key` names {name}, which is no column of it.", why)
 
 
 def _refuse_names(model: Model, names: Sequence[str]) -> None:

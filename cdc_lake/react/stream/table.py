@@ -11,12 +11,13 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
-from cdc_lake.land.layout import stream_late_path, stream_path
+from cdc_lake.land.layout import stream_late_path, stream_path, stream_sent_path
 from cdc_lake.land.store import WRITER
 from cdc_lake.land.tables import STREAM_LATE
 from cdc_lake.react.places import Place, PlacedTable, Words
 
 _WORDS = Words("model", "stream", "A model's rows", "stream", code="stream_fenced")
+_NOTHING = pa.table({"nothing": pa.array([], pa.string())})
 _LATE_WORDS = Words("model", "stream-late", "Late events", "stream", code="stream_fenced")
 
 
@@ -30,11 +31,20 @@ class ModelTable:
     def __init__(self, root: str, source: str, model: str, options: Mapping[str, str] | None) -> None:
         self.model, self._options = model, options
         self.rows = PlacedTable(stream_path(root, source, model), _WORDS, None, options)
+        self._sent = PlacedTable(stream_sent_path(root, source, model), _WORDS, None, options)
         self.late = PlacedTable(stream_late_path(root, source, model), _LATE_WORDS, None, options)
 
     def place(self) -> Place | None:
         """Where the model is; None before its first commit."""
         return self.rows.place(self.model)
+
+    def sent(self) -> Place | None:
+        """How far the rows were sent, at least: Kafka knows better, and forgets after a week of silence."""
+        return self._sent.place(self.model)
+
+    def mark_sent(self, position: int) -> None:
+        """Write down how far the rows were sent."""
+        self._sent.commit(_NOTHING, {self.model: (self.sent(), Place(position, 0))})
 
     def commit(self, rows: pa.Table, late: pa.Table | None, known: Place | None, to: Place) -> None:
         """Write what was made on the way from `known` to `to`.
