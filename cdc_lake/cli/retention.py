@@ -13,7 +13,10 @@ from cdc_lake.errors import EXIT_DIFFERENCES, EXIT_FAILED
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from cdc_lake.config import Config
+    from cdc_lake.events import TableId
     from cdc_lake.retain.moving import Moving
+    from cdc_lake.retain.place import Bound
     from cdc_lake.retain.run import Job, Report
 
 _EXAMPLES = (
@@ -95,7 +98,20 @@ def _job(tables: list[str] | None, memory_mb: int, *, apply: bool) -> Job:
         return held_keys(con, source, table, config.held_keys(table.table))
 
     wanted = find_in_lake(lake, tables)
-    return Job(lake, config.captures, policy, wanted, apply=apply, memory_mb=memory_mb, held=held)
+    unread = _unread(config)
+    return Job(lake, config.captures, policy, wanted, apply=apply, memory_mb=memory_mb, held=held, unread=unread)
+
+
+def _unread(config: Config) -> dict[tuple[str, TableId], list[Bound]]:
+    """How far rules and models have read each table."""
+    from cdc_lake.react.unread import find_unread
+    from cdc_lake.retain.place import Bound
+
+    found: dict[tuple[str, TableId], list[Bound]] = {}
+    for one in find_unread(config):
+        why = f"the {one.reader} has not read on; first: {one.first}"
+        found.setdefault((one.source, one.table), []).append(Bound(one.position, why))
+    return found
 
 
 def _show(reports: list[Report], moves: list[Moving], letters: list[Report], *, apply: bool) -> None:

@@ -83,13 +83,16 @@ class Places:
         row = self.con.execute(f"SELECT max(pos) FROM {self.ends} WHERE pos < {position}").fetchone()
         return int(row[0] or 0) if row is not None else 0
 
-    def bound(self, wanted: int, letters: Sequence[Letter], held: Mapping[str, str]) -> Bound:
+    def bound(
+        self, wanted: int, letters: Sequence[Letter], held: Mapping[str, str], unread: Sequence[Bound] = ()
+    ) -> Bound:
         """How far rows may go when the horizon is at the position `wanted`. `held` are the texts of keys under a legal
-        hold, each with what was written of it."""
+        hold, each with what was written of it; `unread` is how far those have read who follow the table."""
         found = self._bound_by_fold(wanted)
         # The newest change stays: it tells the shape that the table has now.
         newest = self.one("max(place)", f"streamed AND place < {NEVER}")
         found = replace(found, position=min(found.position, self.before(newest)))
+        found = min([found, *unread], key=lambda b: b.position)
         for letter in letters:
             found = self._below_letter(found, letter)
         found = self._below_held(found, held)

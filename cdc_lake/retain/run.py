@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -61,7 +61,8 @@ class Report:
 class Job:
     """What is asked for. `wanted` are tables, None all; `apply` removes, else it is only said what would be.
 
-    `held` tells which rows of a table no retention touches.
+    `held` tells which rows of a table no retention touches, `unread` how far those who follow a source's table have
+    read it.
     """
 
     lake: Lake
@@ -72,6 +73,7 @@ class Job:
     now: datetime | None = None
     memory_mb: int = 1024
     held: Held = lambda _con, _source, _table: {}
+    unread: Mapping[tuple[str, TableId], Sequence[Bound]] = field(default_factory=dict)
 
 
 def retain(job: Job, tell: Tell) -> Iterator[Report]:
@@ -132,6 +134,7 @@ class _Work:
                 wanted,
                 [x for x in self.letters if x.tp.topic in topics],
                 self.job.held(self.con, self.state, table),
+                self.job.unread.get((self.state.source, table.table), ()),
             )
             return self._trimmed(replace(report, why=bound.why), places, bound)
         finally:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,47 @@ def test_what_a_fold_has_not_read_stays_and_the_fold_is_named(
     assert run(tmp_path, "retention", "apply", capfd=capfd)[0] == 3
     fold(tmp_path)
     assert outcomes(run(tmp_path, "retention", "apply", capfd=capfd)[1]) == {"public.orders": ("done", 2, 5)}
+
+
+MODEL = "-- start: beginning\nSELECT id, qty FROM changes.orders\n"
+RULE = """title: Many of {id}
+start: beginning
+key: [id]
+streams: {s: {table: orders}}
+threshold: {of: s, when: qty > 100}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "command"),
+    [
+        ("rules/many.yaml", RULE, ("rules", "run", "--until-caught-up")),
+        ("streams/all.sql", MODEL, ("stream", "run", "--once")),
+    ],
+    ids=["rule", "model"],
+)
+def test_what_a_rule_or_a_model_has_not_read_stays_and_it_is_named(
+    feed: Feed, capfd: pytest.CaptureFixture[str], file: str, text: str, command: Sequence[str]
+) -> None:
+    path = feed.folder / file
+    path.parent.mkdir()
+    path.write_text(text)
+    assert run(feed.folder, *command, capfd=capfd)[0] == 0
+    read = feed.transactions
+    for number in range(3):
+        tx = feed.begin()
+        tx.insert(ORDERS, 40 + number, 1, None)
+        tx.commit()
+    feed.land()
+    fold(feed.folder)
+    code, document = run(feed.folder, "retention", "apply", "orders", capfd=capfd)
+    orders = document["tables"][0]
+    assert (code, orders["outcome"]) == (0, "done")
+    assert f" {path.stem} has not read on; first: cdc-lake {' '.join(command)}" in orders["why"]
+    kept = shown(feed.folder, "(SELECT __tx_id FROM changes.public.orders)")
+    assert [row[0] for row in next(iter(kept.values()))] == [f"{read + n:05}" for n in (1, 2, 3)]
+    assert run(feed.folder, *command, capfd=capfd)[0] == 0
+    assert run(feed.folder, "retention", "apply", "orders", capfd=capfd)[1]["tables"][0]["outcome"] == "done"
 
 
 def test_what_stands_behind_a_letter_that_waits_stays_and_one_that_comes_too_late_is_refused(
