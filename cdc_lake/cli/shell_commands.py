@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from cdc_lake.cli import output
 from cdc_lake.cli.shell_show import FORMATS, page, show
 from cdc_lake.errors import UsageError, suggest
-from cdc_lake.query.names import Relation
-from cdc_lake.query.needs import CATALOGUES
+from cdc_lake.query.names import CATALOGUES, Relation
+from cdc_lake.query.needs import CATALOGUES as OF_TABLES
 from cdc_lake.sqltext import ident
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _CATALOGUES = {
     "changes": "each change of each table",
     "history": "each version of each row, with from when to when it held",
     "lake": "the lake itself: tables, cut, transactions, schemas, dead letters",
+    "streams": "what streaming models make of the changes",
 }
 
 
@@ -49,7 +50,7 @@ def run_command(shell: Shell, line: str) -> None:
 
 
 def _describe(shell: Shell, name: str) -> None:
-    if not name or name.lower() in (*CATALOGUES, "lake"):
+    if not name or name.lower() in CATALOGUES:
         _list(shell, f"{name.lower()}.*" if name else "")
         return
     relation = shell.names.relation(name)
@@ -61,7 +62,7 @@ def _describe(shell: Shell, name: str) -> None:
         if result is not None:
             show(result, shell.view)
     others = [r.typed for r in shell.names.relations if r.path[1:] == relation.path[1:] and r is not relation]
-    if others and relation.catalogue != "lake":
+    if others and relation.catalogue in OF_TABLES:
         output.say(f"The same table: {', '.join(others)}")
 
 
@@ -84,7 +85,7 @@ def _list(shell: Shell, glob: str) -> None:
     rows = [
         [r.typed, len(r.columns), ", ".join(r.columns[:6]) + (", …" if len(r.columns) > 6 else "")]
         for r in shell.names.relations
-        if (r.catalogue in ("current", "lake") if wanted is None else _matches(r, wanted))
+        if (r.catalogue == "current" or r.catalogue not in OF_TABLES if wanted is None else _matches(r, wanted))
     ]
     if wanted is None and not any(r.catalogue == "current" for r in shell.names.relations):
         output.say("No table has landed yet: cdc-lake sink run")

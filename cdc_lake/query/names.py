@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdc_lake.query.needs import CATALOGUES
+from cdc_lake.query.needs import CATALOGUES as OF_TABLES
 from cdc_lake.query.session import Session
 from cdc_lake.query.statements import Piece, pieces
 from cdc_lake.sqltext import ident
 
+CATALOGUES = (*OF_TABLES, "lake", "streams")
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 # Words behind which a table's name stands.
 _BEFORE_TABLE = {"from", "join", "describe", "summarize", "table", "into", "update"}
@@ -21,7 +22,7 @@ KEYWORDS = re.findall(
     """select from where group by order having limit offset join left right full inner outer cross on using as with
     union all except intersect distinct case when then else end and or not in exists between like ilike is null asc
     desc describe summarize show qualify over partition filter values cast interval true false explain analyze pivot
-    unpivot window rows preceding following exclude replace current changes history lake""",
+    unpivot window rows preceding following exclude replace current changes history lake streams""",
 )
 
 
@@ -36,9 +37,9 @@ class Relation:
 
     @property
     def path(self) -> tuple[str, ...]:
-        """Its whole name, part by part. The catalogue `lake` has one schema, which is not typed."""
-        parts = (self.catalogue, self.name) if self.catalogue == "lake" else (self.catalogue, self.schema, self.name)
-        return tuple(quoted(p) for p in parts)
+        """Its whole name, part by part. A catalogue that is not of tables has one schema, which is not typed."""
+        schema = (self.schema,) if self.catalogue in OF_TABLES else ()
+        return tuple(quoted(p) for p in (self.catalogue, *schema, self.name))
 
     @property
     def typed(self) -> str:
@@ -80,7 +81,7 @@ class Names:
         if path:
             return word, _begin([".".join([*path, n]) for n in self._below(path, named)], word)
         if behind in _BEFORE_TABLE:
-            return word, _begin([*self._tables(), *CATALOGUES, "lake"], last)
+            return word, _begin([*self._tables(), *CATALOGUES], last)
         columns = [c for r in named.values() for c in r.columns] or [c for r in self.relations for c in r.columns]
         found = _begin([*columns, *self._tables()], last)
         return word, found + (_words(last, KEYWORDS) if last else []) + _words(last, self.functions, _FUNCTION_LETTERS)
@@ -180,16 +181,16 @@ def read_names(session: Session) -> Names:
     rows = session.connection.execute(
         """SELECT database_name, schema_name, table_name, list(column_name ORDER BY column_index)
         FROM duckdb_columns()
-        WHERE database_name IN ('current', 'changes', 'history', 'lake') AND schema_name <> 'internal'
-        GROUP BY ALL ORDER BY ALL"""
+        WHERE list_contains(?, database_name) AND schema_name <> 'internal'
+        GROUP BY ALL ORDER BY ALL""",
+        [list(CATALOGUES)],
     ).fetchall()
     functions = session.connection.execute(
         """SELECT DISTINCT function_name FROM duckdb_functions()
         WHERE regexp_full_match(function_name, '[a-z][a-z0-9_]*') ORDER BY ALL"""
     ).fetchall()
-    order = [*CATALOGUES, "lake"]
     relations = [Relation(c, s, t, tuple(quoted(n) for n in names)) for c, s, t, names in rows]
-    relations.sort(key=lambda r: (order.index(r.catalogue), r.schema != "public", r.schema, r.name))
+    relations.sort(key=lambda r: (CATALOGUES.index(r.catalogue), r.schema != "public", r.schema, r.name))
     return Names(tuple(relations), tuple(name for (name,) in functions))
 
 
