@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cdc_lake.errors import CdcLakeError
 
 
+# What stands between two columns of a table.
+_GAP = 3
+
+
 @dataclass(slots=True)
 class _State:
     config: str | None = None
@@ -110,6 +114,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     from rich.text import Text
 
     body = [list(row) for row in rows]
+    if sum(len(c) + _GAP for c in columns) > console().width:
+        _records(columns, body, title)
+        return
     grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         numeric = bool(body) and all(isinstance(row[i], (int, float)) for row in body if row[i] is not None)
@@ -119,6 +126,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
             *(Text("" if v is None else f"{v:,}" if type(v) is int and abs(v) >= 10_000 else str(v)) for v in row)
         )
     console().print(grid)
+
+
+def _records(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None) -> None:
+    """A line per value, where the terminal is too narrow for so many columns beside each other."""
+    size = max(len(c) for c in columns)
+    if title:
+        print(title)
+    for row in rows:
+        print(
+            "\n".join(f"{c:>{size}}  {'' if v is None else v}" for c, v in zip(columns, row, strict=True)), end="\n\n"
+        )
 
 
 def result(document: Any, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
