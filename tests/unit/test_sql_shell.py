@@ -142,6 +142,20 @@ class Script:
         return out, err
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "explore.md"
+SCREENS = re.findall(r"```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda text: text.splitlines()[0])
+def test_the_page_shows_what_the_shell_prints(script: Script, screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "18")
+    typed = [line[6:] for line in screen.splitlines() if line.startswith(("lake> ", "   -> "))]
+    shown = [line for line in screen.splitlines() if line[:6] not in ("lake> ", "   -> ")]
+    out, err = script("\n".join(typed), code=1 if "Error: " in screen else 0)
+    assert [line.rstrip() for line in (out + err).splitlines() if line.strip()] == shown
+
+
 ROWS = "SELECT id, note FROM orders WHERE id < 2 ORDER BY id;"
 
 
