@@ -135,10 +135,10 @@ def test_random_slices_make_what_a_simple_twin_makes(name: str, tmp_path: Path) 
     trade(feed, chance, 6)
     feed.land()
     model = model_of(tmp_path, case)
-    for _ in range(3):
-        trade(feed, chance, chance.randrange(5, 20))
+    for number in (2, 5, 100):
+        trade(feed, chance, chance.randrange(8, 20))
         feed.land(chance)
-        Streams(config(tmp_path), [model], chunk=chance.choice((5, 11, 100))).round(final=chance.random() < 0.7)
+        Streams(config(tmp_path), [model], chunk=number).round(final=chance.random() < 0.7)
     feed.land()
     sliced = Streams(config(tmp_path), [model])
     sliced.round(final=True)
