@@ -21,6 +21,7 @@ from cdc_lake.query.session import open_session
 from cdc_lake.react.stream.modelfile import ModelError, load_model, model_files
 from cdc_lake.react.stream.run import Streams
 from tests.lake_model import SOURCE, Feed, config
+from tests.unit.test_cli_rules import until
 from tests.unit.test_rules_run import SALES, go_on
 
 POINTS = ("stream:after-memory", "stream:after-late", "stream:before-commit", "stream:after-commit")
@@ -145,6 +146,19 @@ def test_a_replay_from_any_point_makes_the_same_rows(
     output.configure(config=None, as_json=False, verbosity=0)
 
 
+def test_a_replay_of_a_model_that_never_ran_is_gone_on_from(
+    feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, found = run(capfd, "replay", "hourly")
+    assert (code, found["anew"], found["rows"], found["late"]) == (0, True, 3, 1)
+    assert (made(tmp_path), late(tmp_path)) == (EXPECTED, LATE)
+    go_on(feed, 4)
+    run(capfd, "run", "--once")
+    assert (made(tmp_path), late(tmp_path)) == ([*EXPECTED, ("00:09", 2, 14)], LATE)
+    output.configure(config=None, as_json=False, verbosity=0)
+
+
 def test_a_replay_finds_rows_that_were_meddled_with_and_puts_them_right(
     feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,3 +222,17 @@ def test_check_and_explain_say_what_a_model_does(
     assert said["remembers"].endswith("count_star(), sum(qty)")
     assert run(capfd, "explain", "hourli")[1]["error"]["why"] == 'Did you mean "hourly"?'
     output.configure(config=None, as_json=False, verbosity=0)
+
+
+def test_a_running_process_sees_what_lands_and_ends_when_told(feed: Feed, tmp_path: Path) -> None:
+    path = stream_path(str(tmp_path / "lake"), SOURCE, "hourly")
+    command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "run"]
+    with subprocess.Popen(command, cwd=tmp_path, env=os.environ, stderr=subprocess.PIPE) as running:
+        try:
+            until(lambda: Path(path, "_delta_log").exists() and made(tmp_path) == EXPECTED)
+            go_on(feed, 4)
+            until(lambda: len(made(tmp_path)) == 4)
+        finally:
+            running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+    assert late(tmp_path) == LATE

@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from cdc_lake.crashpoints import reach
 from cdc_lake.land.layout import stream_late_path, stream_path, stream_sent_path
-from cdc_lake.land.store import WRITER
+from cdc_lake.land.store import WRITER, remembered
 from cdc_lake.land.tables import STREAM_LATE
 from cdc_lake.react.places import Place, PlacedTable, Words
 
@@ -77,6 +77,7 @@ class ModelTable:
                     delta if delta is not None else table.path,
                     new,
                     mode="overwrite",
+                    configuration=remembered(table.path) if delta is None else None,
                     schema_mode="overwrite" if whole else None,
                     predicate=None if whole or delta is None else f"{column} > {after}",
                     storage_options=dict(self._options) if self._options and delta is None else None,
