@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from cdc_lake.cli.main import build
+from cdc_lake.cli.shapes import document
 from cdc_lake.config import Config
 from cdc_lake.serve.catalogue import METRICS, PROCESS
 
@@ -29,6 +30,7 @@ def pages() -> dict[str, str]:
         "config.md": config_page(),
         "metrics.md": metrics_page(),
         "cdc-lake.schema.json": schema_page(),
+        "json.schema.json": json.dumps(document(), indent=2, ensure_ascii=False) + "\n",
     }
 
 

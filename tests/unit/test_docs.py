@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "connectors").glob("*.md")]
 )
-GENERATED = {"cli.md", "config.md", "metrics.md", "cdc-lake.schema.json"}
+GENERATED = {"cli.md", "config.md", "metrics.md", "cdc-lake.schema.json", "json.schema.json"}
 # What a block may be. `text` is a drawing or an output; everything else is checked here, and what can run is run by
 # tests/integration/test_docs_run.py.
 KINDS = {"console", "sh", "sql", "python", "yaml", "json", "properties", "text", "mermaid"}
