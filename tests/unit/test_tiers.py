@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import duckdb
@@ -20,7 +22,7 @@ from cdc_lake.errors import ConfigError, LakeError
 from cdc_lake.land import layout
 from cdc_lake.land.swap import live_actions
 from cdc_lake.query.session import open_lake, open_session
-from tests.commands import run
+from tests.commands import fold, run
 from tests.lake_model import SOURCE, Feed
 from tests.unit.test_retention import BAG, ORDERS, config_of, feed, shown, versions
 
@@ -251,6 +253,52 @@ def test_a_tier_that_is_away_is_named_and_what_is_folded_is_shown(
     configure(tiered.folder, "{log: forever, tier: {after: 1s, uri: ./elsewhere}}")
     assert shown(tiered.folder, "current.public.orders") == current
     assert len(shown(tiered.folder, "changes.public.orders")["changes.public.orders"]) > 2
+
+
+def test_a_tier_that_cannot_be_written_takes_nothing_and_says_so(feed: Feed, capfd: pytest.CaptureFixture[str]) -> None:
+    configure(feed.folder)
+    before, rows = shown(feed.folder, *_VIEWS), rows_in(feed.folder, "lake", ORDERS)
+    (feed.folder / "cold").write_text("a file, no folder")
+    code, document = run(feed.folder, "retention", "apply", capfd=capfd)
+    orders = next(t for t in document["tiers"] if t["table"] == "public.orders")
+    assert (code, orders["outcome"], orders["error"]["code"]) == (1, "failed", "tier_failed")
+    assert orders["error"]["next"] == "see that the place can be written, then: cdc-lake retention apply"
+    assert shown(feed.folder, *_VIEWS) == before
+    assert rows_in(feed.folder, "lake", ORDERS) == rows
+    (feed.folder / "cold").unlink()
+    code, document = run(feed.folder, "retention", "apply", capfd=capfd)
+    assert (code, [t["outcome"] for t in document["tiers"]]) == (0, ["done", "done"])
+    assert shown(feed.folder, *_VIEWS) == before
+
+
+def test_readers_see_every_change_once_while_older_ones_are_moved(
+    feed: Feed, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure(feed.folder)
+    view, counts, done = "(SELECT __topic, __partition, __offset FROM changes.public.orders)", list[int](), Event()
+
+    def read() -> None:
+        while not done.is_set():
+            found = shown(feed.folder, view)[view]
+            assert len(set(found)) == len(found)
+            counts.append(len(found))
+
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(read)
+        try:
+            for number in range(4):
+                assert run(feed.folder, "retention", "apply", "orders", capfd=capfd)[0] == 0
+                tx = feed.begin()
+                tx.insert(ORDERS, 100 + number, 1, None)
+                tx.commit()
+                feed.land()
+                fold(feed.folder)
+        finally:
+            done.set()
+        reader.result()
+    assert counts == sorted(counts)
+    assert len(counts) > 4, "nothing was read meanwhile"
+    assert len(shown(feed.folder, view)[view]) >= counts[-1] >= counts[0] + 3
 
 
 def test_tables_count_what_lies_in_the_tier(feed: Feed, capfd: pytest.CaptureFixture[str]) -> None:
