@@ -21,6 +21,7 @@ from cdc_lake.sqltext import ident, literal
 
 _HIDDEN = "'********'"
 _PUBLISH_GENERATED_FROM = 18
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,24 @@ def plan(connection: Connection, connector: ConnectorFile, survey: Survey, role:
 
 
 def execute(connection: Connection, statements: Sequence[Statement]) -> None:
-    """Run all statements in one transaction: either the source is prepared or it is as before. Raises SourceError."""
-    with connection.transaction():
-        for statement in statements:
-            try:
-                connection.execute(statement.sql.encode())
-            except psycopg.Error as error:
-                raise explain_statement(error, statement.doing) from None
+    """Run all statements in one transaction: either the source is prepared or it is as before. Raises SourceError.
+
+    A transaction that PostgreSQL ends for the sake of another one is begun again: autovacuum is in the way of grants
+    and publications of a table that has just been filled.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        statement = None
+        try:
+            with connection.transaction():
+                for statement in statements:
+                    connection.execute(statement.sql.encode())
+        except psycopg.errors.DeadlockDetected as error:
+            if attempt == _ATTEMPTS:
+                raise explain_statement(error, statement.doing if statement else "commit") from None
+        except psycopg.Error as error:
+            raise explain_statement(error, statement.doing if statement else "commit") from None
+        else:
+            return
 
 
 def role_exists(connection: Connection, name: str) -> bool:

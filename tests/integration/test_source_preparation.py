@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from cdc_lake.errors import ConfigError, SourceError, UnavailableError
 from cdc_lake.events import TableId
 from cdc_lake.local.stack import Stack
 from cdc_lake.sqltext import ident
+from tests.integration.conftest import wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -320,6 +322,21 @@ def test_a_failed_preparation_leaves_nothing_behind(place: Place) -> None:
     with open_source(place.dsn) as connection, pytest.raises(SourceError):
         prepare.execute(connection, twice)
     assert place.run("select 1 from pg_namespace where nspname = 'half'") == []
+
+
+def test_a_preparation_that_a_deadlock_ended_is_begun_again(place: Place) -> None:
+    place.run("create table a (id int)", "create table b (id int)")
+    waiting = "select 1 from pg_locks where relation = 'b'::regclass and not granted"
+    with psycopg.connect(place.dsn) as other, ThreadPoolExecutor() as pool, open_source(place.dsn) as connection:
+        other.execute("set deadlock_timeout = '60s'")  # it is ours that finds it, and ends
+        other.execute("lock table b")
+        statements = [prepare.Statement(f"LOCK TABLE {t}", f"lock {t}") for t in ("a", "b")]
+        prepared = pool.submit(prepare.execute, connection, [*statements, prepare.Statement("CREATE SCHEMA c", "c")])
+        wait_for(lambda: place.run(waiting), "the preparation to wait for b")
+        other.execute("lock table a")
+        other.commit()
+        prepared.result()
+    assert place.run("select 1 from pg_namespace where nspname = 'c'") == [(1,)]
 
 
 def test_a_wrong_password_is_named_and_not_shown(place: Place) -> None:
