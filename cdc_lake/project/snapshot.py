@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -103,8 +104,13 @@ class SourceState:
 def prepare(con: duckdb.DuckDBPyConnection) -> None:
     """Make the place for our own relations: the in-memory catalogue `lake` with the schema `internal`."""
     con.execute("ATTACH ':memory:' AS lake; CREATE SCHEMA lake.internal; SET TimeZone = 'UTC'")
-    # DuckDB draws it on stdout, also into a pipe that must hold a result and nothing else.
-    con.execute("SET enable_progress_bar = false")
+    hide_progress_bar(con)
+
+
+def hide_progress_bar(con: duckdb.DuckDBPyConnection) -> None:
+    """Keep DuckDB from drawing on stdout, also into a pipe that must hold a result and nothing else."""
+    with contextlib.suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets has no bar at all
+        con.execute("SET enable_progress_bar = false")
 
 
 def read_source(

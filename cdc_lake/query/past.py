@@ -13,7 +13,7 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.project.as_of import calendar_of, read_as_of, refuse_before_start
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.moments import Calendar, MomentError, find_position, read_moment
-from cdc_lake.project.snapshot import SourceState
+from cdc_lake.project.snapshot import SourceState, hide_progress_bar
 
 _FUNCTION = "cdc_lake_position"
 
@@ -72,7 +72,8 @@ def _position(source: SourceState, table: str, moment: str) -> int:
     con = duckdb.connect()
     try:
         source.lake.reach(con)
-        con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        con.execute("SET TimeZone = 'UTC'")
+        hide_progress_bar(con)
         position = find_position(con, calendar, moment).position
         for state in source.tables:
             if _same(table, str(state.table)):
