@@ -17,6 +17,7 @@ from tests.lake_model import Feed
 from tests.unit.test_rules_run import SALES, go_on
 
 pytestmark = pytest.mark.stack
+POINTS = ("topic:before-commit", "topic:after-commit")
 
 
 def committed(stack: RunningStack, topic: str) -> list[str]:
@@ -46,7 +47,7 @@ def test_rows_reach_a_topic_once_though_the_sender_is_killed(stack: RunningStack
     (tmp_path / "streams" / f"{model}.sql").write_text(f"-- topic: {topic}\nSELECT id, qty FROM changes.sales\n")
     feed = Feed(tmp_path, (SALES,))
     go_on(feed, 6)
-    for point in ("topic:before-commit", "topic:after-commit", ""):
+    for point in (*POINTS, ""):
         command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "run", "--once"]
         environment = {**os.environ, "CDC_LAKE_CRASH_AT": point}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=120)

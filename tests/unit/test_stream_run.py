@@ -24,7 +24,16 @@ from tests.lake_model import SOURCE, Feed, config
 from tests.unit.test_cli_rules import until
 from tests.unit.test_rules_run import SALES, go_on
 
-POINTS = ("stream:after-memory", "stream:after-late", "stream:before-commit", "stream:after-commit")
+POINTS = (
+    "stream:after-memory",
+    "stream-late:before-commit",
+    "stream-late:after-commit",
+    "stream:after-late",
+    "stream:before-commit",
+    "stream:after-commit",
+    "stream:after-forget",
+)
+REPLAYED = ("stream:after-replace",)
 LOW = "SELECT id, qty FROM changes.sales WHERE qty < 5\n"
 HOURLY = """-- window: tumbling 3 minutes
 -- lateness: 1 minute
@@ -106,6 +115,17 @@ def test_killed_at_a_named_point_each_row_counts_once(feed: Feed, tmp_path: Path
     streams(tmp_path).round(final=True)
     assert made(tmp_path) == EXPECTED
     assert late(tmp_path) == LATE
+
+
+@pytest.mark.parametrize("point", REPLAYED)
+def test_a_replay_that_is_killed_is_ended_by_the_next_one(feed: Feed, tmp_path: Path, point: str) -> None:
+    streams(tmp_path).round(final=True)
+    command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "replay", "hourly"]
+    for crash, code in ((point, -signal.SIGKILL), ("", 0)):
+        environment = {**os.environ, "CDC_LAKE_CRASH_AT": crash}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=300)
+        assert done.returncode == code, done.stderr
+    assert (made(tmp_path), late(tmp_path)) == (EXPECTED, LATE)
 
 
 def test_of_two_processes_that_keep_up_a_model_the_second_stops_and_writes_nothing(feed: Feed, tmp_path: Path) -> None:
