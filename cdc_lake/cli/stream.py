@@ -12,7 +12,7 @@ from cdc_lake.errors import EXIT_DIFFERENCES, EXIT_INTERRUPTED
 
 _EXAMPLES = (
     "Examples:  cdc-lake stream check   ·   cdc-lake stream explain sales_per_hour   ·   "
-    "cdc-lake stream run --once   ·   "
+    "cdc-lake stream run --until-caught-up   ·   "
     "cdc-lake stream replay sales_per_hour --from 2026-11-01 --dry-run"
 )
 _Names = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]…", help="Names of models; all without.")]
@@ -48,8 +48,8 @@ def check(names: _Names = None) -> None:
 def run(
     names: _Names = None,
     *,
-    once: Annotated[
-        bool, typer.Option("--once", help="End when all that is in the lake now has been evaluated.")
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="End when all that is in the lake now has been evaluated.")
     ] = False,
 ) -> None:
     """Keep models up as changes land: each row once in the model's table, with the position behind it.
@@ -59,7 +59,7 @@ def run(
     """
     from cdc_lake.cli.stream_runner import run_models
 
-    done = run_models(output.settings(), names, until_caught_up=once)
+    done = run_models(output.settings(), names, until_caught_up=until_caught_up)
     sent = {name: {"sent": count} for name, count in done.sent.items()}
     rows = [{"model": name, **counts, **sent.get(name, {})} for name, counts in done.found.items()]
     document = {"models": rows, "failed": [e.as_dict()["error"] for e in done.errors]}

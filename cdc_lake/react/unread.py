@@ -17,8 +17,6 @@ from cdc_lake.react.stream.run import table_of
 from cdc_lake.react.stream.shape import check as check_model
 from cdc_lake.react.watch import check as check_rule
 
-_RULES, _MODELS = "cdc-lake rules run --until-caught-up", "cdc-lake stream run --once"
-
 
 @dataclass(frozen=True, slots=True)
 class Unread:
@@ -47,11 +45,11 @@ def find_unread(config: Config) -> Iterator[Unread]:
         for rule in rules:
             target = check_rule(con, rule, logs, config)
             place = Ledger(config.lake_uri, target.source, options).place(rule.name)
-            yield from _of(target.source, set(target.tables.values()), place, f"rule {rule.name}", _RULES)
+            yield from _of(target.source, set(target.tables.values()), place, f"rule {rule.name}", "rules")
         for model in models:
             shape = check_model(con, model, logs)
             place = table_of(config, shape).place()
-            yield from _of(shape.source, set(shape.tables.values()), place, f"model {model.name}", _MODELS)
+            yield from _of(shape.source, set(shape.tables.values()), place, f"model {model.name}", "stream")
     finally:
         con.close()
 
@@ -59,4 +57,4 @@ def find_unread(config: Config) -> Iterator[Unread]:
 def _of(source: str, tables: set[TableId], place: Place | None, reader: str, command: str) -> Iterator[Unread]:
     if place is not None:
         for table in tables:
-            yield Unread(source, table, place.position, reader, command)
+            yield Unread(source, table, place.position, reader, f"cdc-lake {command} run --until-caught-up")

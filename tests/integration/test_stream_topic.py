@@ -48,7 +48,7 @@ def test_rows_reach_a_topic_once_though_the_sender_is_killed(stack: RunningStack
     feed = Feed(tmp_path, (SALES,))
     go_on(feed, 6)
     for point in (*POINTS, ""):
-        command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "run", "--once"]
+        command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "run", "--until-caught-up"]
         environment = {**os.environ, "CDC_LAKE_CRASH_AT": point}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=120)
         assert done.returncode == (-signal.SIGKILL if point else 0), done.stderr

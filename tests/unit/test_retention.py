@@ -179,7 +179,7 @@ threshold: {of: s, when: qty > 100}
     ("file", "text", "command"),
     [
         ("rules/many.yaml", RULE, ("rules", "run", "--until-caught-up")),
-        ("streams/all.sql", MODEL, ("stream", "run", "--once")),
+        ("streams/all.sql", MODEL, ("stream", "run", "--until-caught-up")),
     ],
     ids=["rule", "model"],
 )

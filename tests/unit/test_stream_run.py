@@ -108,7 +108,7 @@ def test_windows_close_by_event_time_and_late_events_are_kept_apart(feed: Feed, 
 
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_a_named_point_each_row_counts_once(feed: Feed, tmp_path: Path, point: str) -> None:
-    command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "run", "--once"]
+    command = [sys.executable, "-m", "cdc_lake", "-q", "stream", "run", "--until-caught-up"]
     environment = {**os.environ, "CDC_LAKE_CRASH_AT": point}
     killed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -155,13 +155,16 @@ def test_a_replay_from_any_point_makes_the_same_rows(
     feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(capfd, "run", "--once") == (0, {"models": [{"model": "hourly", "rows": 3, "late": 1}], "failed": []})
+    assert run(capfd, "run", "--until-caught-up") == (
+        0,
+        {"models": [{"model": "hourly", "rows": 3, "late": 1}], "failed": []},
+    )
     for moment in ("tx:00001", "tx:00005", "tx:00010", None):
         code, found = run(capfd, "replay", "hourly", *(["--from", moment] if moment else []))
         assert (code, found["missing"], found["extra"], found["same"] == found["rows"]) == (0, 0, 0, True)
         assert (made(tmp_path), late(tmp_path)) == (EXPECTED, LATE)
     go_on(feed, 4)
-    run(capfd, "run", "--once")
+    run(capfd, "run", "--until-caught-up")
     assert made(tmp_path) == [*EXPECTED, ("00:09", 2, 14)]
     output.configure(config=None, as_json=False, verbosity=0)
 
@@ -174,7 +177,7 @@ def test_a_replay_of_a_model_that_never_ran_is_gone_on_from(
     assert (code, found["anew"], found["rows"], found["late"]) == (0, True, 3, 1)
     assert (made(tmp_path), late(tmp_path)) == (EXPECTED, LATE)
     go_on(feed, 4)
-    run(capfd, "run", "--once")
+    run(capfd, "run", "--until-caught-up")
     assert (made(tmp_path), late(tmp_path)) == ([*EXPECTED, ("00:09", 2, 14)], LATE)
     output.configure(config=None, as_json=False, verbosity=0)
 
@@ -185,7 +188,7 @@ def test_a_replay_finds_rows_that_were_meddled_with_and_puts_them_right(
     from deltalake import DeltaTable
 
     monkeypatch.chdir(tmp_path)
-    run(capfd, "run", "--once")
+    run(capfd, "run", "--until-caught-up")
     DeltaTable(stream_path(str(tmp_path / "lake"), SOURCE, "hourly")).update(
         updates={"n": "n + 1"}, predicate="total = 22"
     )
@@ -202,7 +205,7 @@ def test_a_model_that_was_edited_is_refused_until_it_is_replayed(
     feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(capfd, "run", "--once")
+    run(capfd, "run", "--until-caught-up")
     write(tmp_path, hourly=HOURLY.replace("count(*) AS n", "count(*) AS n, max(qty) AS most"))
     with pytest.raises(ModelError) as stop:
         streams(tmp_path).round(final=True)
@@ -210,7 +213,7 @@ def test_a_model_that_was_edited_is_refused_until_it_is_replayed(
     code, found = run(capfd, "replay", "hourly")
     assert (code, found["anew"], found["rows"]) == (0, True, 3)
     go_on(feed, 4)
-    run(capfd, "run", "--once")
+    run(capfd, "run", "--until-caught-up")
     assert made(tmp_path) == [*EXPECTED, ("00:09", 2, 14)]
     output.configure(config=None, as_json=False, verbosity=0)
 
@@ -236,7 +239,7 @@ def test_check_and_explain_say_what_a_model_does(
         "bad": "model_not_incremental",
         "hourly": None,
     }
-    assert run(capfd, "run", "--once")[1]["error"]["code"] == "model_not_incremental"
+    assert run(capfd, "run", "--until-caught-up")[1]["error"]["code"] == "model_not_incremental"
     said = {e["what"]: e["is"] for e in run(capfd, "explain", "hourly")[1]["explained"]}
     assert "3 minutes" in said["rows"]
     assert said["remembers"].endswith("count_star(), sum(qty)")
