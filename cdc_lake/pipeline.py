@@ -35,7 +35,7 @@ from cdc_lake.land.landing import Landed, Landing, Round
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
 from cdc_lake.logs import correlated
-from cdc_lake.progress import Flushed, Observer, Progress
+from cdc_lake.progress import Flushed, Observer, Progress, Times
 from cdc_lake.selection import Selection
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,7 @@ _CATALOGUE_SECONDS = 30.0
 class _Decoding:
     """Batches that are being decoded, and will be landed next."""
 
-    batches: list[RecordBatch]
-    nbytes: int
+    buffer: Buffer
     decoded: Future[Decoded]
 
 
@@ -203,7 +202,7 @@ class Sink:
         self._read_again()
 
     def _full(self) -> bool:
-        ahead = self._ahead.nbytes if self._ahead is not None else 0
+        ahead = self._ahead.buffer.nbytes if self._ahead is not None else 0
         return self._buffer.nbytes + ahead >= self._limit and self._flush is not None
 
     def _settle_done(self) -> None:
@@ -235,11 +234,11 @@ class Sink:
 
     def _decode(self) -> _Decoding:
         buffer, self._buffer = self._buffer, Buffer()
-        return _Decoding(buffer.batches, buffer.nbytes, self._decoding.submit(self._decoder.decode, buffer.batches))
+        return _Decoding(buffer, self._decoding.submit(self._decoder.decode, buffer.batches))
 
     def _start_flush(self) -> None:
         work, self._ahead = self._ahead or self._decode(), None
-        self._flushing = work.batches
+        self._flushing = work.buffer.batches
         self._flushes += 1
         self.progress.flushing_since = time.monotonic()
         self._flush = self._worker.submit(self._land, work)
@@ -272,7 +271,7 @@ class Sink:
             rows = [t for t in decoded.tables if self._selection.table(t.table)]
             rows, schemas = self._described(rows, decoded)
             round_ = Round(
-                spans=covered(work.batches),
+                spans=covered(work.buffer.batches),
                 rows=[(t.topic, t.table, t.rows) for t in rows],
                 transactions=decoded.transactions,
                 dead=dead_letter_rows(decoded.dead, DEAD_LETTERS) if decoded.dead else None,
@@ -281,8 +280,8 @@ class Sink:
             ready = time.monotonic()
             landed = self._landing.commit(round_)
             if self._observer is not None:
-                seconds = ready - begun, time.monotonic() - ready
-                self._observer.flushed(_flushed(self._flushes, round_, landed, *seconds))
+                times = Times(work.buffer.since, *decoded.times, begun, ready, time.monotonic())
+                self._observer.flushed(_flushed(self._flushes, round_, landed, times))
             return landed
 
     def _drain(self) -> None:
@@ -388,12 +387,11 @@ class Sink:
         self._held = {tp: info for tp, info in self._held.items() if tp not in gone}
         self._again = {tp: info for tp, info in self._again.items() if tp not in gone}
         if self._ahead is not None:  # what is left of it is decoded again
-            self._buffer.batches[:0], self._ahead = self._ahead.batches, None
+            ahead, self._ahead = self._ahead.buffer, None
+            self._buffer.batches[:0], self._buffer.since = ahead.batches, ahead.since
         self._buffer.drop(gone)
 
 
-def _flushed(number: int, work: Round, landed: Landed, decoding: float, committing: float) -> Flushed:
-    done = [(table, rows) for topic, table, rows in work.rows if topic not in landed.stopped]
-    ends = work.transactions["tx_id"] if work.transactions is not None else []
-    last = ends[-1].as_py() if len(ends) else None
-    return Flushed(number, sum(landed.rows.values()), landed.dead, done, last, decoding, committing)
+def _flushed(number: int, work: Round, landed: Landed, times: Times) -> Flushed:
+    done = [rows for rows in work.rows if rows[0] not in landed.stopped]
+    return Flushed(number, sum(landed.rows.values()), landed.dead, done, work.transactions, times)

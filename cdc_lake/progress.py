@@ -34,19 +34,45 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Flushed:
-    """One flush that has landed. `number` counts the flushes of this run from 1.
+class Times:
+    """When a flush came where, by `time.monotonic`: its first record was buffered, its records were decoded (one flush
+    ahead, as a rule), its turn to land came, the store was given it, all was committed."""
 
-    `decode_seconds` is how long its records had to wait for the decoder, `commit_seconds` how long the store took.
-    """
+    buffered: float
+    decoding: float
+    decoded: float
+    begun: float
+    ready: float
+    committed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """One flush that has landed. `number` counts the flushes of this run from 1; `rows` are those of each topic and
+    table, `transactions` those that ended in it, in the columns of the lake's tables."""
 
     number: int
     events: int
     dead: int
-    rows: Sequence[tuple[TableId, pa.Table]]
-    last_tx_id: str | None
-    decode_seconds: float
-    commit_seconds: float
+    rows: Sequence[tuple[str, TableId, pa.Table]]
+    transactions: pa.Table | None
+    times: Times
+
+    @property
+    def last_tx_id(self) -> str | None:
+        """The last transaction that ended in it."""
+        ends = self.transactions
+        return ends["tx_id"][-1].as_py() if ends is not None and ends.num_rows else None
+
+    @property
+    def decode_seconds(self) -> float:
+        """How long its records had to wait for the decoder."""
+        return self.times.ready - self.times.begun
+
+    @property
+    def commit_seconds(self) -> float:
+        """How long the store took."""
+        return self.times.committed - self.times.ready
 
 
 class Observer(Protocol):

@@ -7,6 +7,7 @@ round. DuckDB parses a document once for all paths of a `json_extract_string` li
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -66,7 +67,7 @@ class Decoder:
 
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
-        dead: list[DeadLetter] = []
+        begun, dead = time.monotonic(), list[DeadLetter]()
         ordered = list(_joined(sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start))))
         metadata = [b for b in ordered if b.tp.topic == self._transaction_topic]
         events = [b for b in ordered if b.tp.topic != self._transaction_topic]
@@ -74,7 +75,8 @@ class Decoder:
         schemas: list[SchemaVersion] = []
         if events:
             tables = self._events(events, dead, schemas)
-        return Decoded(tables, self._transactions(metadata, dead) if metadata else None, dead, schemas)
+        transactions = self._transactions(metadata, dead) if metadata else None
+        return Decoded(tables, transactions, dead, schemas, (begun, time.monotonic()))
 
     def _events(
         self, batches: Sequence[RecordBatch], dead: list[DeadLetter], schemas: list[SchemaVersion]

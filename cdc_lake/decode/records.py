@@ -38,12 +38,14 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Everything that one round of batches decoded to. `schemas` has every run of rows of one schema, in order."""
+    """Everything that one round of batches decoded to. `schemas` has every run of rows of one schema, in order; `times`
+    is when that began and ended, by `time.monotonic`."""
 
     tables: list[TableRows]
     transactions: pa.Table | None
     dead: list[DeadLetter]
     schemas: list[SchemaVersion]
+    times: tuple[float, float]
 
 
 def why_not_json(value: bytes | None) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ from cdc_lake.project.tail import START, Facts, placed, whole_tail
 from cdc_lake.query.history_views import history_query, open_history
 from cdc_lake.query.needs import CATALOGUES, Needs, everything
 from cdc_lake.sqltext import ident, literal
+from cdc_lake.traceids import trace_sql
 
 # Columns of `changes` before the source's own, as SQL over the log.
 EVENT_COLUMNS = {
@@ -46,6 +47,8 @@ EVENT_COLUMNS = {
 _THREADS = 8
 # The last before the source's own: values that do not fit their column's type of today, as they arrived.
 UNREAD = "__unread"
+# And the trace that the change belongs to, in the view only: it is worked out when a query asks for it.
+TRACE = "__trace_id"
 # Files that are looked at for what their statistics do not tell.
 _TOLD = 4
 _PARTIAL = """(__op = 'u' AND __before IS NULL) OR (__op = 'c' AND contains(__headers, '"__debezium.oldkey"'))"""
@@ -97,7 +100,7 @@ def _sound(table: TableState) -> Shapes:
 def _refuse(con: duckdb.DuckDBPyConnection, catalogue: str, table: TableState, error: CdcLakeError) -> None:
     """A view that raises when it is read. It has the table's columns where these are known."""
     names = table.shapes.names if table.shapes is not None else []
-    columns = {"current": (), "changes": (*EVENT_COLUMNS, UNREAD), "history": HISTORY_COLUMNS}[catalogue]
+    columns = {"current": (), "changes": (*EVENT_COLUMNS, UNREAD, TRACE), "history": HISTORY_COLUMNS}[catalogue]
     shown = distinct_names(names, columns)
     _create(con, catalogue, table.table, _refusal(error, [*columns, *shown] or ["error"]))
 
@@ -130,17 +133,19 @@ def _history(
 
 def _changes(source: SourceState, table: TableState) -> str:
     """Every event that landed; in a session of the past, every event until then."""
-    return changes_sql(table, scan(table.log.paths, LOG), f"NOT {START} AND {_until(source, table)}")
+    where = f"NOT {START} AND {_until(source, table)}"
+    return changes_sql(table, scan(table.log.paths, LOG), where, trace=trace_sql(literal(source.source)))
 
 
-def changes_sql(table: TableState, log: str, where: str, *, taken: Sequence[str] = ()) -> str:
+def changes_sql(table: TableState, log: str, where: str, *, taken: Sequence[str] = (), trace: str = "") -> str:
     """The rows of `log` that meet `where` as events, with the source's columns from the image after each (before it,
-    for a delete).
+    for a delete), and with the column of what `trace` is over the log's columns, if anything.
 
     A source column called like one of `taken` gets another name. Raises the table's error when it cannot be shown.
     """
     shapes = _sound(table)
-    own = [f"{sql} AS e{i}" for i, sql in enumerate(EVENT_COLUMNS.values())]
+    traced = {TRACE: trace} if trace else {}
+    own = [f"{sql} AS e{i}" for i, sql in enumerate((EVENT_COLUMNS | traced).values())]
     rows = f"""(SELECT {", ".join(own)}, coalesce(__after, __before) AS img, __schema_id AS sid, {_PARTIAL} AS partial
         FROM {log} WHERE __op NOT IN ('x', 'e') AND {where})"""
     carry = [*(f"e{i}" for i in range(len(own))), "partial"]
@@ -148,7 +153,8 @@ def changes_sql(table: TableState, log: str, where: str, *, taken: Sequence[str]
     toastable = set(shapes.toastable)
     keys = {c.name for c in shapes.target.key_columns}
     columns = [f"e{i} AS {ident(n)}" for i, n in enumerate(EVENT_COLUMNS)] + [f"CAST(unread AS JSON) AS {UNREAD}"]
-    names = distinct_names(shapes.names, [*EVENT_COLUMNS, UNREAD, *taken])
+    columns += [f"e{len(EVENT_COLUMNS)} AS {TRACE}"] if trace else []
+    names = distinct_names(shapes.names, [*EVENT_COLUMNS, UNREAD, *traced, *taken])
     for i, (shown, name) in enumerate(zip(names, shapes.names, strict=True)):
         # An unchanged value is not in the event: null here, and in `current` the value it still has.
         value = f"CASE WHEN NOT (partial AND u{i}) THEN c{i} END" if i in toastable else f"c{i}"

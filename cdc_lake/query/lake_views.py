@@ -19,6 +19,7 @@ from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.query.alert_views import alerts_sql, late_sql
 from cdc_lake.query.stream_views import create_stream_views
 from cdc_lake.sqltext import literal
+from cdc_lake.traceids import transaction_trace_sql
 
 _WAIT = pa.struct([("tx_id", pa.string()), ("table", pa.string()), ("missing", pa.int64()), ("expected", pa.int64())])
 _TABLES = pa.schema(
@@ -95,6 +96,7 @@ def create_lake_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: Seque
     alerts = {s.source: _files(lake, alerts_path(lake.root, s.source)) for s in sources}
     con.execute(f"CREATE VIEW lake.alerts AS {alerts_sql(alerts)}; CREATE VIEW lake.late_events AS {late_sql(alerts)}")
     create_stream_views(con, lake, [s.source for s in sources])
+    con.execute(f"CREATE MACRO lake.trace_id(source, tx_id) AS {transaction_trace_sql('source', 'tx_id')}")
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:

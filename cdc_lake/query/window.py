@@ -23,7 +23,7 @@ from cdc_lake.project.history_names import distinct_names
 from cdc_lake.project.moments import MomentError, find_position
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.project.tail import START, placed
-from cdc_lake.query.catalogue import EVENT_COLUMNS, UNREAD
+from cdc_lake.query.catalogue import EVENT_COLUMNS, TRACE, UNREAD
 from cdc_lake.query.keys import find_table
 from cdc_lake.query.session import Session, open_session
 from cdc_lake.sqltext import ident
@@ -99,7 +99,7 @@ class Window:
         `without` is a relation (__topic, __partition, __offset) of events to leave out.
         """
         names = [*EVENT_COLUMNS, UNREAD]
-        shown = [] if self._state.shapes is None else distinct_names(self._state.shapes.names, names)
+        shown = [] if self._state.shapes is None else distinct_names(self._state.shapes.names, [*names, TRACE])
         columns = [] if self._state.shapes is None else self._state.shapes.target.columns
         items = [f"CAST(l.{n} AS VARCHAR) AS {n}" if n in _AS_TEXT else f"l.{n}" for n in names]
         items += [

@@ -71,14 +71,14 @@ class Numbers:
 
     def count(self, source: str, flush: Flushed) -> None:
         """Add one flush."""
-        for table, rows in flush.rows:
+        for _, table, rows in flush.rows:
             if rows.num_rows:
                 self._events.labels(source, str(table)).inc(rows.num_rows)
         self._dead.labels(source).inc(flush.dead)
         self._flush.labels(source).observe(flush.decode_seconds + flush.commit_seconds)
         self._commit.labels(source).observe(flush.commit_seconds)
         self._last.labels(source).set(time.time())
-        self._ages.add(source, [rows for _, rows in flush.rows])
+        self._ages.add(source, [rows for _, _, rows in flush.rows])
 
     def checks(self) -> list[Check]:
         """What /readyz looks at, now."""
