@@ -37,5 +37,9 @@ def connect(
     unknown.
     """
     from cdc_lake.query.session import open_session
+    from cdc_lake.trace.ambient import session_span
 
-    return open_session(config, as_of=as_of, tables=tables).connection
+    with session_span() as cuts:
+        session = open_session(config, as_of=as_of, tables=tables)
+        cuts += [(source, cut.tx_id) for source, cut in session.cuts.items()]
+    return session.connection

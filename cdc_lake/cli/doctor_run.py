@@ -6,6 +6,7 @@ what still hangs is a finding too.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -19,6 +20,7 @@ from cdc_lake.cli.doctor_lake import check_lake_and_topics
 from cdc_lake.config import Config
 from cdc_lake.local.check_stack import check_stack
 from cdc_lake.local.stack import Stack
+from cdc_lake.trace.check import check_traces
 
 
 def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], list[Skipped]]:
@@ -30,6 +32,7 @@ def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], l
     work: dict[str, Callable[[Area], None]] = {
         "the source": check_capture,
         "the lake": check_lake_and_topics,
+        "those who are told": _check_told,
     }
     areas = [Area(title, config, down, say) for title in work]
     threads = [
@@ -46,6 +49,11 @@ def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], l
             here.add(_defect(area, area.error))
     every = [here, *(f for area in areas for f in list(area.findings))]
     return [c for f in every for c in list(f.checks)], [s for f in every for s in list(f.skipped)]
+
+
+def _check_told(area: Area) -> None:
+    """Whether systems that the environment names take what they are told: nothing to check where it names none."""
+    area.begin("who is told of the work").add(check_traces(os.environ))
 
 
 def _embedded(config: Config) -> Collection[str]:

@@ -36,6 +36,7 @@ def fold(
     Only economy: a query sees every landed change whether or not it is folded. Safe to interrupt and to run twice.
     """
     from cdc_lake.cli.fold_progress import FoldProgress
+    from cdc_lake.cli.witness import witnessed
     from cdc_lake.project.fold import fold_source
     from cdc_lake.query.session import open_lake
 
@@ -44,11 +45,13 @@ def fold(
     known = {source: lake.tables(source) for source in lake.sources()}
     wanted = find_tables(tables, [t for found in known.values() for t in found])
     done, progress = [], FoldProgress()
-    for source in known:
-        for one in fold_source(lake, source, config.captures, wanted, memory_mb=memory_mb, tell=progress):
-            progress.end()
-            done.append(one)
-            _tell(one)
+    with witnessed(config, "fold") as witness:
+        for source in known:
+            for one in fold_source(lake, source, config.captures, wanted, memory_mb=memory_mb, tell=progress):
+                progress.end()
+                done.append(one)
+                _tell(one)
+                witness.folded(lake, source, one)
     if output.as_json():
         output.emit({"tables": [_document(one) for one in done]})
     if any(one.outcome == "failed" for one in done):

@@ -52,7 +52,6 @@ def maintain(
 
     Only what is due is done. It runs beside a sink, folds and open readers, and may be killed at any moment.
     """
-    from cdc_lake.land.lock import sole_rewriter
     from cdc_lake.maintain.plan import Rules
     from cdc_lake.maintain.run import maintain as keep_in_shape
 
@@ -62,11 +61,23 @@ def maintain(
     if dry_run:
         reports = list(keep_in_shape(_locked(job, locked=alone or "://" not in job.lake.root), output.say))
     else:
-        with sole_rewriter(job.lake.root) as held:
-            reports = list(keep_in_shape(_locked(job, locked=held or alone), output.say))
+        reports = _done(config, job, alone=alone)
     _show(reports, dry_run=dry_run)
     if any(r.failed for r in reports):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _done(config: Config, job: Job, *, alone: bool) -> list[Report]:
+    from dataclasses import replace
+    from functools import partial
+
+    from cdc_lake.cli.witness import witnessed
+    from cdc_lake.land.lock import sole_rewriter
+    from cdc_lake.maintain.run import maintain as keep_in_shape
+
+    with sole_rewriter(job.lake.root) as held, witnessed(config, "maintain") as witness:
+        told = replace(_locked(job, locked=held or alone), folded=partial(witness.folded, job.lake))
+        return list(keep_in_shape(told, output.say))
 
 
 def _job(config: Config, tables: list[str] | None, rules: Any, memory_mb: int, *, dry_run: bool) -> Job:

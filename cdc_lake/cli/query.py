@@ -49,18 +49,20 @@ def query(
     """
     text = _text(sql, file)
     chosen = _format(form)
+    from contextlib import closing
+
+    from cdc_lake.cli.witness import witnessed
     from cdc_lake.query.run import run_sql
     from cdc_lake.query.session import open_session
 
-    session = open_session(output.settings(), as_of=as_of, sql=text)
-    try:
+    config = output.settings()
+    with witnessed(config, "query") as witness, closing(open_session(config, as_of=as_of, sql=text)) as session:
+        witness.reads(session)
         result = run_sql(session, text)
         if chosen == "table":
             show_cut(session)
         if result is not None:
             show(result, chosen)
-    finally:
-        session.close()
 
 
 def _text(sql: str | None, file: Path | None) -> str:

@@ -30,6 +30,7 @@ def rebuild(
     """
     from cdc_lake.cli.fold import find_tables
     from cdc_lake.cli.fold_progress import FoldProgress
+    from cdc_lake.cli.witness import witnessed
     from cdc_lake.land.layout import current_path, history_path, patch_path, remove_all
     from cdc_lake.project.fold import rebuild_table
     from cdc_lake.query.session import open_lake
@@ -47,7 +48,9 @@ def rebuild(
             remove_all(path(lake.root, source, wanted), lake.options)
     output.say(f"{wanted}: folding from the start of its log")
     progress = FoldProgress()
-    done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb, tell=progress)
+    with witnessed(config, "rebuild") as witness:
+        done = rebuild_table(lake, source, config.captures, wanted, memory_mb=memory_mb, tell=progress)
+        witness.folded(lake, source, done)
     progress.end()
     if done.error is not None:
         raise done.error

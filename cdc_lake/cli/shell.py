@@ -15,6 +15,7 @@ from cdc_lake.cli import output
 from cdc_lake.cli.query import show_cut
 from cdc_lake.cli.shell_show import View, show
 from cdc_lake.cli.stoppable import StoppableReader, Stopped, stoppable
+from cdc_lake.cli.witness import Witness
 from cdc_lake.errors import CdcLakeError, UsageError
 from cdc_lake.query.names import Names, read_names
 from cdc_lake.query.run import Result, run_sql
@@ -33,8 +34,8 @@ _DEPTH = 16
 class Shell:
     """Runs statements and backslash commands; an error is told and the shell goes on."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, config: Config, witness: Witness | None = None) -> None:
+        self._config, self._witness = config, witness or Witness()
         self.view = View("json" if output.as_json() else "table")
         self.timing = False
         self.moment: str | None = None
@@ -104,7 +105,8 @@ class Shell:
         """Run one statement and show its result."""
         self.last = sql
         begun = time.monotonic()
-        with self.result(sql) as result:
+        with self._witness.work("query"), self.result(sql) as result:
+            self._witness.reads(self.session)
             seconds = time.monotonic() - begun
             count = show(result, self.view) if result is not None else -1
         if self.timing:

@@ -19,6 +19,7 @@ from cdc_lake.cli import output
 from cdc_lake.cli.caretaker import Caretaker, maintain_command
 from cdc_lake.cli.sink_line import Line
 from cdc_lake.cli.sink_watch import served
+from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config, Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.consume import open_broker
@@ -58,7 +59,11 @@ def run_sinks(config: Config, *, until_caught_up: bool, choice: Choice) -> tuple
     stopper.install()
     # One that ends by itself is run by a timer, and so is the maintenance of its lake.
     keeps = config.sink.maintain and not until_caught_up
-    with served(config, choice.metrics) as observers, _caretaker(config, sinks) if keeps else nullcontext():
+    with (
+        witnessed(config) as witness,
+        served(config, choice.metrics, witness) as observers,
+        _caretaker(config, sinks) if keeps else nullcontext(),
+    ):
         line = Line([sink.progress for sink in sinks], as_json=choice.log_json)
 
         def run(sink: Sink, source: Source) -> None:

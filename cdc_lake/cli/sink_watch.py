@@ -17,6 +17,7 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.progress import Flushed, Observer, Progress
 
 if TYPE_CHECKING:
+    from cdc_lake.cli.witness import Witness
     from cdc_lake.serve.metrics import Numbers
 
 log = logging.getLogger("cdc_lake.sink")
@@ -52,13 +53,14 @@ class Told:
 
 
 @contextmanager
-def served(config: Config, address: str | None) -> Iterator[Mapping[str, Observer]]:
-    """An observer for the sink of each source, by its name; with an address, also HTTP while the context lasts.
+def served(config: Config, address: str | None, witness: Witness) -> Iterator[Mapping[str, Observer]]:
+    """An observer for the sink of each source, by its name, who tells the witness's own too; with an address, also HTTP
+    while the context lasts.
 
     Raises ConfigError when the address cannot be had.
     """
     if address is None:
-        yield {s.name: Told(s.name) for s in config.all_sources}
+        yield {s.name: Told(s.name, *witness.observers(s.name)) for s in config.all_sources}
         return
     from cdc_lake.serve.http import Server
     from cdc_lake.serve.lake_state import LOOK_SECONDS, Looker
@@ -76,7 +78,8 @@ def served(config: Config, address: str | None) -> Iterator[Mapping[str, Observe
             looker.start()
         output.say(f"Metrics: http://{server.address}/metrics   health: /healthz   readiness: /readyz")
         log.info("serving", extra={"fields": {"address": server.address}})
-        yield {s.name: Told(s.name, numbers.watch(s.name)) for s in config.all_sources}
+        watching = {s.name: (numbers.watch(s.name), *witness.observers(s.name)) for s in config.all_sources}
+        yield {name: Told(name, *others) for name, others in watching.items()}
 
 
 def status_command(config: str | None) -> list[str]:

@@ -21,13 +21,14 @@ def sql() -> None:
 
     From a file or a pipe the statements run one after the other, and the first error ends it.
     """
-    from cdc_lake.cli.shell import Shell
+    from contextlib import closing
 
-    shell = Shell(output.settings())
-    try:
+    from cdc_lake.cli.shell import Shell
+    from cdc_lake.cli.witness import witnessed
+
+    config = output.settings()
+    with witnessed(config) as witness, closing(Shell(config, witness)) as shell:
         if sys.stdin.isatty() and sys.stdout.isatty():
             shell.interact()
         else:
             shell.run_script(sys.stdin.read())
-    finally:
-        shell.close()

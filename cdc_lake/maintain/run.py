@@ -17,7 +17,7 @@ from cdc_lake.maintain.look import look
 from cdc_lake.maintain.plan import CHECKPOINT, COMPACT, CURRENT, FOLD, HISTORY, PATCH, TIER, Rules, Step, fold_due, plan
 from cdc_lake.maintain.tiers import STEPS, Kept
 from cdc_lake.maintain.work import do
-from cdc_lake.project.fold import fold_connection, fold_source
+from cdc_lake.project.fold import Folded, fold_connection, fold_source
 from cdc_lake.project.history_fold import unfolded_history
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.snapshot import read_source
@@ -71,7 +71,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked for. `wanted` are source tables, None all; `locked` says that logs may be rewritten."""
+    """What is asked for. `wanted` are source tables, None all; `locked` says that logs may be rewritten; `folded` hears
+    of each table of a source that was folded."""
 
     lake: Lake
     captured: Callable[[TableId], bool]
@@ -80,6 +81,7 @@ class Job:
     dry_run: bool = False
     locked: bool = True
     memory_mb: int = 1024
+    folded: Callable[[str, Folded], None] = lambda _source, _folded: None
 
     def wants(self, table: TableId) -> bool:
         """Whether the table was asked for."""
@@ -153,6 +155,7 @@ def _folds(job: Job, source: str, tell: Tell) -> dict[TableId, Taken]:
     for one in fold_source(job.lake, source, job.captured, due, memory_mb=job.memory_mb):
         outcome = {"folded": DONE, "failed": FAILED}.get(one.outcome, SKIPPED)
         done[one.table] = Taken(due[one.table], outcome, one.seconds, one.error)
+        job.folded(source, one)
     return done
 
 

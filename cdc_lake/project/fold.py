@@ -35,12 +35,14 @@ from cdc_lake.project.writing import Place, write_fold
 class Folded:
     """What became of one table: `folded`, `current` (nothing new), `overtaken` (another fold was first) or `failed`.
 
-    `rows` were written of its `current`, `history_rows` of its history."""
+    `rows` were written of its `current`, `history_rows` of its history. It took what lies behind the position `before`,
+    up to `cut`."""
 
     table: TableId
     outcome: str
     rows: int = 0
     cut: int = 0
+    before: int = 0
     seconds: float = 0.0
     error: CdcLakeError | None = None
     history_rows: int = 0
@@ -200,7 +202,7 @@ def fold_table(
     except (DeltaError, OSError, ValueError, RuntimeError) as error:
         return _after_failure(state, table, checkpoint, error, replacing=replacing)
     reach("fold:after-commit")
-    return Folded(table.table, "folded", rows=rows, cut=cut)
+    return Folded(table.table, "folded", rows=rows, cut=cut, before=table.checkpoint.cut)
 
 
 def _after_failure(
@@ -210,7 +212,7 @@ def _after_failure(
     now = Place.of(state, table.table)
     stored = now.read(checkpoint.lows)[1]
     if stored == checkpoint:
-        return Folded(table.table, "folded", cut=checkpoint.cut)
+        return Folded(table.table, "folded", cut=checkpoint.cut, before=table.checkpoint.cut)
     if not replacing and not _is_as_known(table, now, checkpoint.lows):
         return Folded(table.table, "overtaken", cut=stored.cut)
     raise _explained(table.table, error) from error

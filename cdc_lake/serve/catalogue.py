@@ -75,10 +75,16 @@ LAKE_READ = Metric(
     (),
     "When the lake was last read for the gauges of the cut, of folds and of dead letters, Unix time.",
 )
+UNDELIVERED = Metric(
+    "cdc_lake_undelivered_total",
+    "counter",
+    ("kind",),
+    "Spans (traces) and events (lineage) that the system they are told to did not take in this run.",
+)
 
 METRICS: tuple[Metric, ...] = (
     *(BUILD, EVENTS, DEAD, FLUSH, COMMIT, FRESHNESS, LAG, LAST_COMMIT, FLUSHING, LOOP, BROKER, STOPPED),
-    *(MEMORY_LIMIT, CHECK, CUT_AGE, CUT_STALLED, UNFOLDED, LETTERS, LAKE_READ),
+    *(MEMORY_LIMIT, CHECK, CUT_AGE, CUT_STALLED, UNFOLDED, LETTERS, LAKE_READ, UNDELIVERED),
 )
 # What the client library adds of the process itself, on Linux.
 PROCESS: tuple[Metric, ...] = (

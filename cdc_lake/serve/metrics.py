@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from cdc_lake import __version__
+from cdc_lake import __version__, undelivered
 from cdc_lake.progress import Flushed, Progress
 from cdc_lake.serve import catalogue
 from cdc_lake.serve.ages import Ages
@@ -97,6 +97,10 @@ class Numbers:
         stopped = Counts((s.source, e.code) for s, p in running for e in list(p.stopped.values()))
         yield _family(catalogue.STOPPED, dict(stopped))
         yield _family(catalogue.CHECK, {(c.name,): float(c.ok) for c in self.checks()})
+        lost = CounterMetricFamily(catalogue.UNDELIVERED.name, catalogue.UNDELIVERED.help, labels=["kind"])
+        for kind, number in undelivered.counts().items():
+            lost.add_metric([kind], number)
+        yield lost
         yield from self._of_lake()
 
     def _of_lake(self) -> Iterator[Family]:

@@ -27,6 +27,7 @@ PARTS: dict[str, set[str]] = {
     "query": {"land", "maintain", "project"},
     "react": {"land", "query"},
     "serve": {"query"},
+    "trace": set(),
     "local": set(),
     "init": {"capture", "project"},
     "pipeline": {"capture", "consume", "decode", "land", "project"},
@@ -53,11 +54,12 @@ PARTS: dict[str, set[str]] = {
             "replay",
             "retain",
             "serve",
+            "trace",
         )
     },
 }
 # The root's own two files: `cdc_lake.connect()` opens a session, `python -m cdc_lake` is the command line.
-ROOT_FILES = {"__init__": {"query"}, "__main__": {"cli"}}
+ROOT_FILES = {"__init__": {"query", "trace"}, "__main__": {"cli"}}
 
 
 def part_of(module: tuple[str, ...]) -> str:

@@ -215,7 +215,7 @@ def test_names_follow_the_rules(metric: catalogue.Metric) -> None:
     assert not re.search(r"_(ms|milliseconds|minutes|mb|kb|percent)(_|$)", metric.name)
     assert bool(metric.buckets) == (metric.kind == "histogram")
     assert metric.help.endswith(".")
-    assert set(metric.labels) <= {"source", "table", "topic", "code", "check", "version"}
+    assert set(metric.labels) <= {"source", "table", "topic", "code", "check", "version", "kind"}
 
 
 def test_an_address_that_is_taken_or_none_is_an_error_with_a_way_out(numbers: Numbers) -> None:
