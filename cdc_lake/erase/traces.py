@@ -20,14 +20,14 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError
 
 from cdc_lake.erase.log import explained
-from cdc_lake.land.layout import open_store
+from cdc_lake.land.layout import data_infos, open_store
 from cdc_lake.land.swap import READABLE, live_files
 from cdc_lake.project.lake import Lake
 
 _COMMIT = re.compile(r"\d{20}\.json")
 _CHECKPOINT = re.compile(r"\d{20}\.checkpoint.*\.parquet")
 # A file of a table's own writers. Anything else is a stranger's, and stays.
-_DATA = re.compile(r"part-.*\.parquet")
+_DATA = re.compile(r"([^/]+=[^/]+/)*part-.*\.parquet")
 # No writer keeps a file for so long before it commits it.
 _FORGOTTEN = timedelta(days=1)
 
@@ -126,7 +126,7 @@ def delete_replaced(lake: Lake, path: str, *, dry_run: bool) -> int:
     store = open_store(path, lake.options_at(path))
     try:
         gone = set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
-        found = {i.path: i for i in store.get_file_info(pafs.FileSelector("")) if i.type == pafs.FileType.File}
+        found = data_infos(store)
         chosen = [n for n in _replaced(table, found) if n in gone or _forgotten(found[n])]
         if chosen and not dry_run:
             _say_whole(table)

@@ -237,6 +237,19 @@ def open_store(path: str, options: Mapping[str, str] | None, sizes: Mapping[str,
     )
 
 
+def data_infos(store: pafs.FileSystem) -> dict[str, pafs.FileInfo]:
+    """The files in a table's folder and in those of its partitions, by their path in it; not those of the Delta log."""
+    found: dict[str, pafs.FileInfo] = {}
+    folders = [""]
+    for folder in folders:
+        for info in store.get_file_info(pafs.FileSelector(folder)):
+            if info.type == pafs.FileType.File:
+                found[info.path] = info
+            elif "=" in info.base_name:
+                folders.append(info.path)
+    return found
+
+
 def remove_all(path: str, options: Mapping[str, str] | None) -> None:
     """Delete every file below `path`. Raises OSError; what was deleted until then is gone."""
     if "://" not in path:

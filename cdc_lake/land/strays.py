@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,8 @@ from cdc_lake.land.layout import open_store
 
 # A writer may be at work on files that it is about to commit: none takes so long.
 _IN_FLIGHT = timedelta(days=1)
+# Folders that are none of a partition's: the Delta log, and what other programs keep beside it.
+_HIDDEN = re.compile(r"_[^/=]*(/|$)")
 
 
 def find_strays(path: str, table: DeltaTable, options: Mapping[str, str] | None) -> dict[str, int]:
@@ -28,7 +31,7 @@ def find_strays(path: str, table: DeltaTable, options: Mapping[str, str] | None)
         info.path: info.size
         for info in infos
         if info.type == pafs.FileType.File
-        and not info.path.startswith("_")
+        and not _HIDDEN.match(info.path)
         and info.path not in known
         and info.mtime < before
     }

@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction
 
 from cdc_lake.errors import LakeError, first_line
-from cdc_lake.land.layout import open_delta, open_store
+from cdc_lake.land.layout import data_infos, open_delta, open_store
 from cdc_lake.land.store import COMMITS_KEPT
 from cdc_lake.land.swap import READABLE
 from cdc_lake.land.tiers import read_pin
@@ -127,8 +127,8 @@ def _expired(store: pafs.FileSystem, table: DeltaTable, keep: timedelta) -> dict
     if not named:
         return {}
     # Removed files stay written down for a while after they are gone: only what is there counts.
-    there = {i.path: i.size for i in store.get_file_info(pafs.FileSelector("")) if i.type == pafs.FileType.File}
-    return {name: there[name] for name in named if name in there}
+    there = data_infos(store)
+    return {name: there[name].size for name in named if name in there}
 
 
 def removed_before(table: DeltaTable, keep: timedelta, *, dry_run: bool, oldest: int | None = None) -> list[str]:

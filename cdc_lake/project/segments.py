@@ -59,7 +59,8 @@ def segments_of(table: DeltaTable) -> list[Segment]:
 class SegmentWriter:
     """Writes rows into new files of `rows_per_file` rows below `path`; nobody reads them before a commit names them.
 
-    `partition` are the values that they all have of the columns that the table is partitioned by."""
+    `partition` are the values that they all have of the columns that the table is partitioned by. Names and values are
+    words of our own: they are in the files' paths, for readers that look there and not in the Delta log (Polars)."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class SegmentWriter:
         self._store = open_store(path, options)
         self._limit = rows_per_file
         self._partition = partition or {}
+        self._folder = "".join(f"{name}={value}/" for name, value in self._partition.items())
         self.rows = 0
 
     def write(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], each: Callable[[], None]) -> list[AddAction]:
@@ -86,7 +88,7 @@ class SegmentWriter:
     def _file(
         self, schema: pa.Schema, batch: pa.RecordBatch, rest: Iterator[pa.RecordBatch], each: Callable[[], None]
     ) -> AddAction:
-        name, rows = f"part-{uuid.uuid4()}.zstd.parquet", 0
+        name, rows = f"{self._folder}part-{uuid.uuid4()}.zstd.parquet", 0
         with self._store.open_output_stream(name) as out:
             with pq.ParquetWriter(out, schema, compression="zstd", compression_level=1) as writer:
                 while True:

@@ -62,7 +62,7 @@ def told(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def on_disk(folder: Path, *kinds: str) -> tuple[int, int]:
-    files = [f for k in kinds for f in (folder / "lake" / SOURCE / k / "public" / "orders").glob("*.parquet")]
+    files = [f for k in kinds for f in (folder / "lake" / SOURCE / k / "public" / "orders").rglob("part-*.parquet")]
     return len(files), sum(f.stat().st_size for f in files)
 
 
