@@ -118,7 +118,7 @@ def spark(bootstrap: str, topic: str, events: int, *, inline: bool) -> float | N
     if shutil.which("java") is None:
         say("Spark needs Java 17 on the PATH: not measured")
         return None
-    python, folder = _spark_environment(), tempfile.mkdtemp(prefix="cdc-lake-spark-")
+    python, folder = spark_environment(), tempfile.mkdtemp(prefix="cdc-lake-spark-")
     event = f"op string, source struct<lsn:bigint>, after struct<{_struct(_FIELDS)}>"
     schema = f"payload struct<{_struct(event)}>" if inline else event
     job = [str(Path(__file__).with_name("spark_job.py")), bootstrap, topic, folder, str(python.parents[2] / "ivy")]
@@ -141,7 +141,7 @@ def _struct(fields: str) -> str:
     return re.sub(r"(^|, )(\w+) ", r"\1\2:", fields)
 
 
-def _spark_environment() -> Path:
+def spark_environment() -> Path:
     """The python of an environment with Spark, made once in the user's cache: half a gigabyte."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / "spark"
     python = cache / "env" / "bin" / "python"

@@ -169,7 +169,8 @@ def check_compose(arguments: list[str]) -> list[str]:
 
 
 MODELS = [b for b in of_kind("sql") if b.text.startswith("-- streams/")]
-QUERIES = [b for b in of_kind("sql") if "-- postgresql" not in b.text and b not in MODELS]
+FOREIGN = [b for b in of_kind("sql", "python") if b.text.startswith(("-- duckdb\n", "# spark\n"))]
+QUERIES = [b for b in of_kind("sql") if "-- postgresql" not in b.text and b not in [*MODELS, *FOREIGN]]
 RULES = [b for b in of_kind("yaml") if b.text.startswith("# rules/")]
 
 
