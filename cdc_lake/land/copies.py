@@ -21,6 +21,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import LakeError, UsageError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import copy_path, open_delta, parquet_files
+from cdc_lake.land.store import WRITER
 
 IDENTITY = ("__topic", "__partition", "__offset")
 _TURN = "replay"
@@ -64,6 +65,7 @@ class Copy:
                 mode="append",
                 schema_mode="merge" if table is not None else None,
                 storage_options=self._options,
+                writer_properties=WRITER,
                 commit_properties=CommitProperties(app_transactions=held),
             )
         except (DeltaError, OSError) as error:

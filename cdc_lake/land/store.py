@@ -27,12 +27,16 @@ _PLAIN = ("__before", "__after", "__key", "__offset", "__lsn", "__headers", "val
 # Rows of a row group, and the share of files that a Bloom filter names though the key is not there: at a hundredth it
 # would take half as much room again.
 _GROUP_ROWS, FALSE_SHARE = 1 << 20, 0.05
+# The least and the greatest text of a column go into every commit and checkpoint, and each reader holds them all: of
+# rows of a megabyte that is megabytes a commit. Whole enough for the name of a topic and for almost any key.
+_BOUND_BYTES = 128
 
 
 def _properties(**columns: ColumnProperties) -> WriterProperties:
     return WriterProperties(
         compression="ZSTD",
         compression_level=1,
+        statistics_truncate_length=_BOUND_BYTES,
         default_column_properties=ColumnProperties(dictionary_enabled=True),
         column_properties={name: ColumnProperties(dictionary_enabled=False) for name in _PLAIN} | columns,
     )
