@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON_IN := .venv/bin/python
 
-.PHONY: help demo test bench bench-full lint soak env clean lock docs
+.PHONY: help demo test bench bench-full lint deep soak env clean lock docs
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ lint: env ## style and strict types
 	@$(PYTHON_IN) -m ruff format --check .
 	@$(PYTHON_IN) -m mypy
 	@$(PYTHON_IN) -m mypy scripts deploy/compose
+
+deep: env ## ten times the random cases of the models, and of the simulation (DEPTH=… SEEDS=…)
+	@DEPTH=$(or $(DEPTH),10) SEEDS=$(or $(SEEDS),20000) $(PYTHON_IN) -m pytest -q -m "not stack and not slow" -n 2
 
 soak: env ## the tests that take long; MINUTES=30 is how long the living shop has to survive (NEMESIS=… its seed)
 	@MINUTES=$(or $(MINUTES),30) $(PYTHON_IN) -m pytest -q -s -m slow

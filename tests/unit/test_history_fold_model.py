@@ -11,6 +11,7 @@ import pytest
 
 from cdc_lake.project import history_base, history_fold, rules
 from cdc_lake.project.keys import WHOLE_NUMBERS
+from tests.depth import seeds
 from tests.history_model import Chronicle
 from tests.lake_model import Feed
 from tests.unit.test_history_fold import check, fold, folded_query, opened
@@ -85,7 +86,7 @@ def against_model(folder: Path, chronicle: Chronicle, said: str) -> None:
     con.close()
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", seeds(6))
 def test_folded_history_and_tail_equal_the_log_and_the_model(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
