@@ -23,7 +23,8 @@ from deltalake import DeltaTable, write_deltalake
 from kafka import KafkaConsumer, TopicPartition
 
 from benchmarks.report import say
-from cdc_lake.consume.confluent import FETCH
+from cdc_lake.budget import AMPLE
+from cdc_lake.consume.confluent import fetching
 
 Row = dict[str, Any]
 _BATCH = 10_000
@@ -38,7 +39,7 @@ def raw_confluent(bootstrap: str, topic: str, events: int) -> None:
             "group.id": uuid.uuid4().hex,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
-            **FETCH,  # with librdkafka's own defaults a full queue waits for a second: a fifth of the rate
+            **fetching(AMPLE),  # with librdkafka's own defaults a full queue waits for a second: a fifth of the rate
         }
     )
     consumer.subscribe([topic])

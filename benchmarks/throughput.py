@@ -85,4 +85,4 @@ def sink(ends: Any, prefix: str, client: str, *, more: str = "") -> tuple[float,
     shutil.rmtree(folder)
     if status:
         raise SystemExit(f"the sink ended with status {status}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6

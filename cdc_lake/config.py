@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from cdc_lake.budget import Budget
 from cdc_lake.config_retention import Retention, RetentionClass, misfit
 from cdc_lake.config_rules import RulesSection, Section, StreamsSection
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
@@ -78,7 +79,7 @@ class Sink(Section):
 
     flush_seconds: float = Field(default=5, gt=0, description="a change is in the log at the latest after this")
     flush_mb: float = Field(default=64, gt=0, description="or as soon as this many MB are buffered")
-    memory_mb: float = Field(default=1024, ge=32, description="buffers never hold more; the consumer pauses instead")
+    memory_mb: float = Field(default=1024, ge=32, description="what the process may hold; the consumer pauses instead")
     maintain: bool = Field(default=True, description="run `cdc-lake maintain` beside it when enough was committed")
     metrics: str | None = Field(
         default=None, description="host:port on which it answers `/metrics`, `/healthz` and `/readyz`; none without"
@@ -173,6 +174,11 @@ class Config(Section):
     def all_sources(self) -> list[Source]:
         """The captured databases, at least one."""
         return self.sources or [self.source or Source()]
+
+    @property
+    def budget(self) -> Budget:
+        """What the sink of each source may hold: all run in one process."""
+        return Budget.of(self.sink.memory_mb, self.sink.flush_mb, len(self.all_sources))
 
     @property
     def state_folder(self) -> Path:

@@ -29,8 +29,8 @@ from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.inline import schema_id
 from cdc_lake.decode.records import Decoded, TableRows, dead_letter_rows
 from cdc_lake.errors import PartitionError, PartitionFenced, UnavailableError
-from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
-from cdc_lake.land.append import covered
+from cdc_lake.events import SchemaVersion, TableId, TopicPartition
+from cdc_lake.land.append import Span, covered
 from cdc_lake.land.landing import Landed, Landing, Round
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
@@ -40,9 +40,6 @@ from cdc_lake.selection import Selection
 
 log = logging.getLogger(__name__)
 
-# Decoding and writing hold a few copies of a batch at once (raw, cut, columns, Parquet pages): measured at most
-# five, plus the buffer that fills meanwhile. A buffer of this share of memory_mb keeps the whole within it.
-_BUFFER_SHARE = 1 / 8
 _IDLE_SECONDS = 0.1
 _LAG_SECONDS = 5.0
 # How long a full buffer waits for the flush under way before the partitions are paused; far below any poll interval.
@@ -84,7 +81,10 @@ class Sink:
         decoder: Decoder | None = None,
     ) -> None:
         self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
-        self._decoder = decoder or Decoder(transaction_topic=connector.transaction_topic, home=landing.home)
+        budget = config.budget
+        self._decoder = decoder or Decoder(
+            transaction_topic=connector.transaction_topic, home=landing.home, joined=budget.joined
+        )
         self._selection, self._accept_gaps = Selection(config, connector, tables), accept_gaps
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}
@@ -96,7 +96,7 @@ class Sink:
         self._positions: dict[TopicPartition, int] = {}
         self._flush: Future[Landed] | None = None
         self._flushes = 0
-        self._flushing: Sequence[RecordBatch] = ()
+        self._flushing: list[Span] = []
         self._ahead: _Decoding | None = None
         self._paused = False
         now = time.monotonic()
@@ -105,9 +105,7 @@ class Sink:
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="land")
         self._decoding = worker or ThreadPoolExecutor(1, thread_name_prefix="decode")
         self.progress = Progress()
-        limit_mb = config.sink.memory_mb * _BUFFER_SHARE
-        self._limit = int(limit_mb * 1_000_000)
-        self._flush_bytes = int(min(config.sink.flush_mb, limit_mb) * 1_000_000)
+        self._limit, self._flush_bytes = budget.buffered, budget.flush
 
     @property
     def pattern(self) -> str:
@@ -238,22 +236,23 @@ class Sink:
 
     def _start_flush(self) -> None:
         work, self._ahead = self._ahead or self._decode(), None
-        self._flushing = work.buffer.batches
+        # The records as they came are let go here: what lands is what was decoded.
+        self._flushing = covered(work.buffer.batches)
         self._flushes += 1
         self.progress.flushing_since = time.monotonic()
-        self._flush = self._worker.submit(self._land, work)
+        self._flush = self._worker.submit(self._land, self._flushing, work.decoded, work.buffer.since)
 
     def _settle(self) -> None:
         """Wait for the flush under way and take note of what it did; raises what it raised."""
         if self._flush is None:
             return
-        flush, batches = self._flush, self._flushing
-        self._flush, self._flushing = None, ()
+        flush, spans = self._flush, self._flushing
+        self._flush, self._flushing = None, []
         self.progress.flushing_since = None
         landed = flush.result()
-        done = {s.tp: s.end for s in covered(batches) if s.tp.topic not in landed.stopped}
+        done = {s.tp: s.end for s in spans if s.tp.topic not in landed.stopped}
         self._positions.update(done)
-        for tp in sorted({b.tp for b in batches if b.tp.topic in landed.stopped}):
+        for tp in sorted({s.tp for s in spans if s.tp.topic in landed.stopped}):
             self._conflict(tp, landed.stopped[tp.topic])
         self.progress.events += sum(landed.rows.values())
         self.progress.dead += landed.dead
@@ -264,14 +263,14 @@ class Sink:
         self._broker.commit(done)
         reach("sink:after-broker-commit")
 
-    def _land(self, work: _Decoding) -> Landed:
+    def _land(self, spans: list[Span], decoding: Future[Decoded], since: float) -> Landed:
         with correlated(batch_id=self._flushes):
             begun = time.monotonic()
-            decoded = work.decoded.result()
+            decoded = decoding.result()
             rows = [t for t in decoded.tables if self._selection.table(t.table)]
             rows, schemas = self._described(rows, decoded)
             round_ = Round(
-                spans=covered(work.buffer.batches),
+                spans=spans,
                 rows=[(t.topic, t.table, t.rows) for t in rows],
                 transactions=decoded.transactions,
                 dead=dead_letter_rows(decoded.dead, DEAD_LETTERS) if decoded.dead else None,
@@ -280,7 +279,7 @@ class Sink:
             ready = time.monotonic()
             landed = self._landing.commit(round_)
             if self._observer is not None:
-                times = Times(work.buffer.since, *decoded.times, begun, ready, time.monotonic())
+                times = Times(since, *decoded.times, begun, ready, time.monotonic())
                 self._observer.flushed(_flushed(self._flushes, round_, landed, times))
             return landed
 

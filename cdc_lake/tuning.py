@@ -11,15 +11,14 @@ import sys
 
 # Of malloc.h; the values are those of mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_KEPT_BYTES = 256 << 20
 _TURN_SECONDS = 0.0002
 
 
-def for_landing() -> None:
+def for_landing(kept_bytes: int) -> None:
     """Keep freed memory of a poll for the next one, and let threads take turns soon."""
     sys.setswitchinterval(_TURN_SECONDS)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # glibc's; other C libraries have none
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TOP_PAD, 16 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 512 << 20)
+        mallopt(_M_TRIM_THRESHOLD, kept_bytes)
+        mallopt(_M_TOP_PAD, min(16 << 20, kept_bytes // 16))
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)

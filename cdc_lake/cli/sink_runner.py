@@ -12,6 +12,7 @@ from functools import partial
 from types import FrameType
 
 from cdc_lake import logs, tuning
+from cdc_lake.budget import PROCESS_BYTES, least_mb
 from cdc_lake.capture.catalogue import catalogue_entries, read_catalogue
 from cdc_lake.capture.columns import read_columns
 from cdc_lake.checks import Status
@@ -50,7 +51,8 @@ def run_sinks(config: Config, *, until_caught_up: bool, choice: Choice) -> tuple
     logs.configure(config, as_json=choice.log_json, debug=output.verbosity() >= 2)
     if choice.log_json:
         output.log_words()
-    tuning.for_landing()
+    tuning.for_landing(config.budget.kept * len(config.all_sources))
+    _tell_least_memory(config)
     require_safe_store(config)
     sinks = [
         build_sink(config, source, tables=choice.tables, accept_gap=choice.accept_gap) for source in config.all_sources
@@ -73,6 +75,15 @@ def run_sinks(config: Config, *, until_caught_up: bool, choice: Choice) -> tuple
     if errors:
         raise errors[0]
     return stopper.interrupted, [sink.progress for sink in sinks]
+
+
+def _tell_least_memory(config: Config) -> None:
+    least = least_mb(len(config.all_sources))
+    if config.sink.memory_mb < least:
+        output.say(
+            f"sink.memory_mb: {config.sink.memory_mb:g} cannot be kept to: without any record the libraries take "
+            f"{PROCESS_BYTES // 1_000_000} MB. The least that can is {least}."
+        )
 
 
 def _side_by_side(runs: Sequence[Callable[[], None]], stopper: _Stopper) -> list[Exception]:
@@ -132,7 +143,11 @@ def build_sink(config: Config, source: Source, *, tables: str | None = None, acc
     # A sink of some tables is a group of its own: it must not be given partitions that it will not read.
     group = f"cdc-lake-{source.name}" + (f"-{tables}" if tables else "")
     broker = open_broker(
-        kafka.client if kafka else "auto", config.bootstrap, group=group, options=kafka.options if kafka else {}
+        kafka.client if kafka else "auto",
+        config.bootstrap,
+        group=group,
+        options=kafka.options if kafka else {},
+        budget=config.budget,
     )
     landing = Landing(
         config.lake_uri, source.name, transaction_topic=connector.transaction_topic, options=config.lake.options or None

@@ -25,6 +25,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
+from cdc_lake.budget import Budget
 from cdc_lake.consume import failures
 from cdc_lake.consume.broker import Assignment, PartitionInfo
 from cdc_lake.consume.columns import header_json, record_batch
@@ -45,15 +46,20 @@ _ASK_SECONDS = 5.0
 _WATCH_SECONDS = 2.0
 # A poll takes as many records as hold about these bytes: each is copied twice on its way into a column.
 _POLL_RECORDS = 10_000
-_POLL_BYTES = 16_000_000
 
-FETCH: dict[str, Any] = {
-    "queued.max.messages.kbytes": 64 << 10,
-    "fetch.queue.backoff.ms": 10,  # a full queue is drained in no time; the default waits a second
-    "fetch.max.bytes": 32 << 20,
-    "max.partition.fetch.bytes": 2 << 20,  # compressed: JSON with inline schema grows twentyfold
-    "receive.message.max.bytes": 512 << 20,
-}
+
+def fetching(budget: Budget) -> dict[str, Any]:
+    """How librdkafka fetches ahead."""
+    return {
+        "queued.max.messages.kbytes": max(budget.queued >> 10, 1 << 10),
+        "fetch.queue.backoff.ms": 10,  # a full queue is drained in no time; the default waits a second
+        "fetch.max.bytes": max(budget.queued >> 1, 1 << 20),
+        # Compressed: JSON with inline schema grows twentyfold.
+        "max.partition.fetch.bytes": max(min(2 << 20, budget.queued >> 5), 64 << 10),
+        "receive.message.max.bytes": 512 << 20,
+    }
+
+
 _SETTINGS: dict[str, Any] = {
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
@@ -67,7 +73,6 @@ _SETTINGS: dict[str, Any] = {
     "session.timeout.ms": 6_000,  # the least a broker allows: a killed worker's partitions move on soon
     "heartbeat.interval.ms": 2_000,
     "topic.metadata.refresh.interval.ms": 2_000,
-    **FETCH,
     "reconnect.backoff.max.ms": 1_000,
     "client.id": "cdc-lake",
 }
@@ -86,12 +91,12 @@ _DAMAGED = {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IM
 class ConfluentBroker(GroupBroker):
     """The contract is `Broker`'s."""
 
-    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any], wait: float) -> None:
+    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any], wait: float, budget: Budget) -> None:
         """Connect within `wait` seconds. Raises UnavailableError, and ConfigError for an option that is not one."""
         super().__init__()
         self._bootstrap = bootstrap
         given = for_confluent(options)
-        settings = {**_SETTINGS, **given, "bootstrap.servers": bootstrap, "group.id": group}
+        settings = {**_SETTINGS, **fetching(budget), **given, "bootstrap.servers": bootstrap, "group.id": group}
         warn_if_readable_by_others(bootstrap, str(settings.get("security.protocol", "PLAINTEXT")))
         self._pattern = ""
         self._subscribed: list[str] = []
@@ -100,7 +105,7 @@ class ConfluentBroker(GroupBroker):
         self._next_watch = 0.0
         self._refusal: CdcLakeError | None = None
         self._closed = False
-        self._poll_records = _POLL_RECORDS
+        self._poll_records, self._poll_bytes = 1, budget.polled
         try:
             self._consumer = Consumer({**settings, "error_cb": self._on_error}, logger=_library_log)
             self._admin = AdminClient({**given, "bootstrap.servers": bootstrap}, logger=_library_log)
@@ -167,7 +172,7 @@ class ConfluentBroker(GroupBroker):
         batches = [self._batch(tp, group) for tp, group in _by_partition(messages)]
         nbytes = sum(batch.nbytes + len(batch) * len(batch.prefix) for batch in batches if batch is not None)
         if nbytes:
-            self._poll_records = max(1, min(_POLL_RECORDS, _POLL_BYTES * len(messages) // nbytes))
+            self._poll_records = max(1, min(_POLL_RECORDS, self._poll_bytes * len(messages) // nbytes))
         return [batch for batch in [*batches, *map(self._told, told)] if batch is not None]
 
     def _batch(self, tp: TopicPartition, messages: list[Any]) -> RecordBatch | None:

@@ -6,13 +6,20 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+from cdc_lake.budget import AMPLE, Budget
 from cdc_lake.consume.broker import Broker
 from cdc_lake.consume.options import check_files
 from cdc_lake.errors import ConfigError
 
 
 def open_broker(
-    client: str, bootstrap: str, *, group: str, options: Mapping[str, Any] | None = None, wait: float = 10.0
+    client: str,
+    bootstrap: str,
+    *,
+    group: str,
+    options: Mapping[str, Any] | None = None,
+    wait: float = 10.0,
+    budget: Budget = AMPLE,
 ) -> Broker:
     """Connect to Kafka with the configured client (`auto`, `kafka-python` or `confluent`).
 
@@ -24,13 +31,13 @@ def open_broker(
     if client == "auto":
         client = "confluent" if importlib.util.find_spec("confluent_kafka") else "kafka-python"
     if client == "confluent":
-        return _confluent(bootstrap, group, given, wait)
+        return _confluent(bootstrap, group, given, wait, budget)
     from cdc_lake.consume.kafka_python import KafkaPythonBroker
 
-    return KafkaPythonBroker(bootstrap, group, given, wait)
+    return KafkaPythonBroker(bootstrap, group, given, wait, budget)
 
 
-def _confluent(bootstrap: str, group: str, options: Mapping[str, Any], wait: float) -> Broker:
+def _confluent(bootstrap: str, group: str, options: Mapping[str, Any], wait: float, budget: Budget) -> Broker:
     try:
         from cdc_lake.consume.confluent import ConfluentBroker
     except ModuleNotFoundError as error:
@@ -41,4 +48,4 @@ def _confluent(bootstrap: str, group: str, options: Mapping[str, Any], wait: flo
             why="It comes with the extra `fast`.",
             next="pip install 'cdc-lake[fast]'   (or set kafka.client to auto)",
         ) from None
-    return ConfluentBroker(bootstrap, group, options, wait)
+    return ConfluentBroker(bootstrap, group, options, wait, budget)

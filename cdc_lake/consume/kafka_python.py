@@ -22,6 +22,7 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.structs import OffsetAndMetadata
 
+from cdc_lake.budget import Budget
 from cdc_lake.consume import failures
 from cdc_lake.consume.broker import Assignment, PartitionInfo
 from cdc_lake.consume.columns import record_batch
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 logging.getLogger("kafka").addHandler(logging.NullHandler())  # our `state` and errors say it in words
 
 _ASK_MS = 5_000
-_POLL_BYTES = 16 << 20
 _WATCH_SECONDS = 1.0
 
 _SETTINGS: dict[str, Any] = {
@@ -50,8 +50,6 @@ _SETTINGS: dict[str, Any] = {
     "heartbeat_interval_ms": 2_000,
     "metadata_max_age_ms": 2_000,
     "allow_auto_create_topics": False,
-    "fetch_max_bytes": 32 << 20,
-    "max_partition_fetch_bytes": 8 << 20,
     "receive_message_max_bytes": 512 << 20,
     "receive_buffer_bytes": 1 << 20,
     "reconnect_backoff_max_ms": 1_000,
@@ -60,21 +58,36 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+def fetching(budget: Budget) -> dict[str, Any]:
+    """How much kafka-python asks for at once, compressed."""
+    return {
+        "fetch_max_bytes": max(budget.queued >> 1, 1 << 20),
+        "max_partition_fetch_bytes": max(budget.queued >> 3, 64 << 10),
+    }
+
+
 class KafkaPythonBroker(GroupBroker):
     """The contract is `Broker`'s."""
 
-    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any], wait: float) -> None:
+    def __init__(self, bootstrap: str, group: str, options: Mapping[str, Any], wait: float, budget: Budget) -> None:
         """Connect within `wait` seconds. Raises UnavailableError, and ConfigError for an option that is not one."""
         super().__init__()
         self._bootstrap = bootstrap
         given = for_kafka_python(options)
         check_known(given)
-        settings = {**_SETTINGS, **given, "bootstrap_servers": bootstrap.split(","), "group_id": group}
+        settings = {
+            **_SETTINGS,
+            **fetching(budget),
+            **given,
+            "bootstrap_servers": bootstrap.split(","),
+            "group_id": group,
+        }
         warn_if_readable_by_others(bootstrap, str(settings.get("security_protocol", "PLAINTEXT")))
         self._consumer = connect(bootstrap, settings, wait)
         self._consumer._fetcher.PartitionRecords = ColumnarRecords
         self._cluster = self._consumer._client.cluster
         self._next_watch = 0.0
+        self._poll_chunks = max(1, budget.polled // CHUNK_BYTES)
         self._closed = False
 
     def subscribe(self, pattern: str, assignment: Assignment) -> None:
@@ -116,7 +129,7 @@ class KafkaPythonBroker(GroupBroker):
             # When new topics cause a rebalance and it outlives one poll, kafka-python 3.0 forgets to finish it.
             coordinator.request_rejoin()
         try:
-            found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=_POLL_BYTES // CHUNK_BYTES)
+            found = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=self._poll_chunks)
         except errors.OffsetOutOfRangeError as error:
             self._begin_anew(_ours(tp) for tp in error.args[0])
             return []

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_lake.budget import AMPLE
 from cdc_lake.decode.inline import Cut, InlineSchemas, schema_id
 from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, why_not_json
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition, concatenated
@@ -38,8 +39,9 @@ _TRANSACTION = """
           FROM records)
 """
 # Every call into Arrow or DuckDB waits for the interpreter's lock, which the polling thread holds most of the time.
-_JOIN_BYTES = 64_000_000
 _ALONE_BYTES = 8_000_000
+# What is parsed at once, and the rows that DuckDB takes at most.
+_PARSED_BYTES, _VECTOR_ROWS = 8_000_000, 2048
 _WITH_IMAGE = ("c", "u", "r")
 _OPERATIONS = (*_WITH_IMAGE, "d", "t")
 
@@ -52,6 +54,7 @@ class Decoder:
         *,
         transaction_topic: str | None,
         home: Callable[[str], TableId | None] = lambda _: None,
+        joined: int = AMPLE.joined,
         threads: int = 2,
         duck: duckdb.DuckDBPyConnection | None = None,
     ) -> None:
@@ -62,13 +65,14 @@ class Decoder:
         self._keys: dict[str, InlineSchemas] = {}
         self._key_schemas: dict[str, str] = {}
         self._unkeyed: set[str] = set()
+        self._joined = joined
         self._duck = duck or duckdb.connect(config={"threads": threads})
         self._duck.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
 
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
         begun, dead = time.monotonic(), list[DeadLetter]()
-        ordered = list(_joined(sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start))))
+        ordered = list(_joined(sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start)), self._joined))
         metadata = [b for b in ordered if b.tp.topic == self._transaction_topic]
         events = [b for b in ordered if b.tp.topic != self._transaction_topic]
         tables: list[TableRows] = []
@@ -127,6 +131,9 @@ class Decoder:
         return table, found
 
     def _extract(self, query: str, records: pa.Table) -> pa.Table:
+        return _concat([self._ask(query, part) for part in _parts(records)])
+
+    def _ask(self, query: str, records: pa.Table) -> pa.Table:
         self._duck.register("records", records)
         try:
             try:
@@ -149,6 +156,15 @@ class Decoder:
         for column in ("topic", "partition", "offset"):
             found = found.append_column(f"__{column}", records[column])
         return _stamped(found).filter(ok)
+
+
+def _parts(records: pa.Table) -> list[pa.Table]:
+    """`records` in parts of few bytes when they are long: DuckDB holds what it parsed of a whole vector of them, and a
+    parsed document is four times its text."""
+    rows = max(1, _PARSED_BYTES * records.num_rows // max(1, records.nbytes))
+    if rows >= _VECTOR_ROWS:
+        return [records]
+    return [records.slice(start, rows) for start in range(0, records.num_rows, rows)]
 
 
 def _only_truncates(values: Cut) -> bool:
@@ -190,14 +206,14 @@ def _runs(tables: Sequence[TableRows], ids: dict[str, tuple[str, str | None]]) -
                 yield SchemaVersion(names[start].as_py(), part.table, "connect", definition, key, tp, offset)
 
 
-def _joined(batches: Sequence[RecordBatch]) -> Iterator[RecordBatch]:
+def _joined(batches: Sequence[RecordBatch], limit: int) -> Iterator[RecordBatch]:
     """Neighbours of one partition as one batch of a bounded size, so that the work on columns is a few long calls."""
     run: list[RecordBatch] = []
     held = 0
     for batch in batches:
         nbytes = batch.nbytes
         same = bool(run) and batch.tp == run[0].tp and batch.prefix == run[0].prefix
-        if run and (not same or nbytes > _ALONE_BYTES or held + nbytes > _JOIN_BYTES):
+        if run and (not same or nbytes > _ALONE_BYTES or held + nbytes > limit):
             yield concatenated(run)
             run, held = [], 0
         run.append(batch)
