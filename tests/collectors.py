@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,3 +106,8 @@ def _values(attributes: Any) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     kind = value.WhichOneof("value")
     return [_value(v) for v in value.array_value.values] if kind == "array_value" else getattr(value, kind)
+
+
+def events_of(received: Received) -> list[dict[str, Any]]:
+    """All events of lineage that came, as JSON."""
+    return [json.loads(body) for body in received.bodies]

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from cdc_lake.check_machine import check_versions
 from cdc_lake.checks import Check, Findings, Skipped, Status, fail
@@ -18,6 +19,7 @@ from cdc_lake.cli.doctor_area import Area, Say
 from cdc_lake.cli.doctor_capture import check_capture
 from cdc_lake.cli.doctor_lake import check_lake_and_topics
 from cdc_lake.config import Config
+from cdc_lake.lineage.check import check_lineage
 from cdc_lake.local.check_stack import check_stack
 from cdc_lake.local.stack import Stack
 from cdc_lake.trace.check import check_traces
@@ -53,7 +55,9 @@ def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], l
 
 def _check_told(area: Area) -> None:
     """Whether systems that the environment names take what they are told: nothing to check where it names none."""
-    area.begin("who is told of the work").add(check_traces(os.environ))
+    findings = area.begin("who is told of the work")
+    findings.add(check_traces(os.environ))
+    findings.add(check_lineage(os.environ, Path.cwd(), Path.home()))
 
 
 def _embedded(config: Config) -> Collection[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cdc_lake.cli import output
+from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config
 from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError, LakeError, UsageError
 from cdc_lake.land.layout import list_sources
@@ -114,8 +115,7 @@ def run_rules(config: Config, names: Sequence[str] | None, *, until_caught_up: b
     """
     rules = chosen(config, names)
     with opened(config) as logs:
-        for rule in rules:
-            check(connection(logs), rule, logs, config)
+        targets = [check(connection(logs), rule, logs, config) for rule in rules]
     _warn_of_plaintext(config)
     stopper = Stopper()
     stopper.install()
@@ -123,17 +123,18 @@ def run_rules(config: Config, names: Sequence[str] | None, *, until_caught_up: b
     for one in deliveries:
         one.begin()
     deliverer, watch = Deliverer(deliveries, output.say), Watch(config, rules)
-    if until_caught_up:
-        watch.round(final=True)
-        deliverer.once()
+    with witnessed(config) as witness, witness.rules(targets, watch.outcomes):
+        if until_caught_up:
+            watch.round(final=True)
+            deliverer.once()
+            return _done(watch, deliverer, stopper)
+        deliverer.start()
+        try:
+            _loop(config, watch, deliverer, stopper)
+        finally:
+            deliverer.stop()
+            deliverer.join()
         return _done(watch, deliverer, stopper)
-    deliverer.start()
-    try:
-        _loop(config, watch, deliverer, stopper)
-    finally:
-        deliverer.stop()
-        deliverer.join()
-    return _done(watch, deliverer, stopper)
 
 
 def _loop(config: Config, watch: Watch, deliverer: Deliverer, stopper: Stopper) -> None:

@@ -69,7 +69,8 @@ def run_sinks(config: Config, *, until_caught_up: bool, choice: Choice) -> tuple
         line = Line([sink.progress for sink in sinks], as_json=choice.log_json)
 
         def run(sink: Sink, source: Source) -> None:
-            sink.run(until_caught_up=until_caught_up, on_progress=line.look, observer=observers[source.name])
+            with witness.sink(source.name):
+                sink.run(until_caught_up=until_caught_up, on_progress=line.look, observer=observers[source.name])
 
         errors = _side_by_side([partial(run, *pair) for pair in zip(sinks, config.all_sources, strict=True)], stopper)
     if errors:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_lake.cli import output
 from cdc_lake.cli.rules_runner import Stopper, connection, opened
 from cdc_lake.cli.stream_topics import Topics
+from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config
 from cdc_lake.errors import CdcLakeError, UsageError
 from cdc_lake.query.news import News
@@ -76,17 +78,14 @@ def run_models(config: Config, names: Sequence[str] | None, *, until_caught_up: 
     """
     models = chosen(config, names)
     with opened(config) as logs:
-        for model in models:
-            check(connection(logs), model, logs)
+        shapes = [check(connection(logs), model, logs) for model in models]
     stopper, streams, topics = Stopper(), Streams(config, models), Topics(config)
     stopper.install()
-    try:
+    with witnessed(config) as witness, closing(topics), witness.models(shapes, streams.outcomes):
         if not until_caught_up:
             _loop(config, streams, topics, stopper)
         streams.round(final=True)
         topics.deliver(streams)
-    finally:
-        topics.close()
     found = {name: {"rows": r.rows, "late": r.late} for name, r in streams.running.items()}
     errors = [r.error for r in streams.failed if r.error is not None]
     return Done(found, [*errors, *topics.errors.values()], topics.sent, stopper.interrupted)

@@ -1,4 +1,4 @@
-"""What a command tells other systems of its work, when the environment asks for it: traces to a collector.
+"""What a command tells other systems of its work, when the environment asks for it: traces and lineage.
 
 Nothing is imported, made or told otherwise; and what cannot be told never stops a command.
 """
@@ -6,30 +6,34 @@ Nothing is imported, made or told otherwise; and what cannot be told never stops
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cdc_lake.cli import output
+from cdc_lake.cli.told import lineage_of, tracing_of
 from cdc_lake.errors import first_line
-from cdc_lake.trace.wish import wish
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from cdc_lake.cli.lineage_jobs import Telling
     from cdc_lake.config import Config
     from cdc_lake.progress import Observer
     from cdc_lake.project.fold import Folded
     from cdc_lake.project.lake import Lake
     from cdc_lake.query.session import Session
+    from cdc_lake.react.stream.shape import Shape
+    from cdc_lake.react.watch import Target
     from cdc_lake.trace.tracing import Tracing, Work
 
-log = logging.getLogger("cdc_lake.trace")
-# How long the end of a command waits for what is still to be told.
-_SECONDS = 2.0
+log = logging.getLogger("cdc_lake.told")
 # Transactions that a fold tells of, the last ones.
 _TRANSACTIONS = 32
+
+Outcomes = Callable[[], Mapping[str, tuple[int, BaseException | None]]]
+"""By name: how many rows a model or a rule made, and the error that stopped it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class Witness:
     """Tells of work; of nothing where nobody asked."""
 
     tracing: Tracing | None = None
+    lineage: Telling | None = None
     _works: list[Work] = field(default_factory=list)
 
     @contextmanager
@@ -54,11 +59,26 @@ class Witness:
 
     def observers(self, source: str) -> Sequence[Observer]:
         """Those who watch the sink of a source."""
-        if self.tracing is None:
-            return ()
-        from cdc_lake.trace.sink import SinkSpans
+        found: list[Observer] = []
+        if self.tracing is not None:
+            from cdc_lake.trace.sink import SinkSpans
 
-        return (SinkSpans(self.tracing, source),)
+            found.append(SinkSpans(self.tracing, source))
+        if self.lineage is not None:
+            found.append(self.lineage.sink(source))
+        return found
+
+    def sink(self, source: str) -> AbstractContextManager[None]:
+        """The sink of a source runs in it."""
+        return self.lineage.sink(source).running() if self.lineage is not None else nullcontext()
+
+    def models(self, shapes: Sequence[Shape], outcomes: Outcomes) -> AbstractContextManager[None]:
+        """Streaming models are kept up in it."""
+        return self.lineage.models(shapes, outcomes) if self.lineage is not None else nullcontext()
+
+    def rules(self, targets: Sequence[Target], outcomes: Outcomes) -> AbstractContextManager[None]:
+        """Rules are evaluated in it."""
+        return self.lineage.rules(targets, outcomes) if self.lineage is not None else nullcontext()
 
     def reads(self, session: Session) -> None:
         """The work under way reads the lake at the cuts of a session."""
@@ -71,23 +91,40 @@ class Witness:
 
     def folded(self, lake: Lake, source: str, one: Folded) -> None:
         """A table of a source was folded just now, or failed to be."""
-        if self.tracing is None or one.outcome == "current":
+        if one.outcome not in ("folded", "failed"):
             return
+        if self.lineage is not None:
+            with _quietly():
+                self.lineage.folded(lake, source, one)
+        if self.tracing is not None:
+            with _quietly():
+                self._trace(self.tracing, lake, source, one)
+
+    def _trace(self, tracing: Tracing, lake: Lake, source: str, one: Folded) -> None:
         from cdc_lake.project.ended import last_ended
         from cdc_lake.trace.fold import Fold, fold_spans
 
         end = time.time_ns()
-        attributes = {
+        attributes: dict[str, Any] = {
             "cdc_lake.outcome": one.outcome,
             "cdc_lake.rows": one.rows,
             "cdc_lake.history_rows": one.history_rows,
             "cdc_lake.cut": one.cut,
             **({"error.type": one.error.code} if one.error is not None else {}),
         }
-        with _quietly():
-            transactions = last_ended(lake, source, one, _TRANSACTIONS)
-            fold = Fold(source, str(one.table), (end - int(one.seconds * 1e9), end), transactions)
-            fold_spans(self.tracing, fold, attributes, self._works[-1].context if self._works else None)
+        transactions = last_ended(lake, source, one, _TRANSACTIONS)
+        fold = Fold(source, str(one.table), (end - int(one.seconds * 1e9), end), transactions)
+        fold_spans(tracing, fold, attributes, self._works[-1].context if self._works else None)
+
+
+@contextmanager
+def witnessed(config: Config, work: str = "") -> Iterator[Witness]:
+    """A witness of this command, which is one piece of work when that has a name."""
+    with ExitStack() as stack:
+        witness = Witness(stack.enter_context(tracing_of()), stack.enter_context(lineage_of(config)))
+        if work:
+            stack.enter_context(witness.work(work))
+        yield witness
 
 
 @contextmanager
@@ -97,34 +134,3 @@ def _quietly() -> Iterator[None]:
         yield
     except Exception as error:
         log.warning("A piece of work could not be told of: %s: %s", type(error).__name__, first_line(error))
-
-
-@contextmanager
-def witnessed(config: Config, work: str = "") -> Iterator[Witness]:
-    """A witness of this command, which is one piece of work when that has a name."""
-    with ExitStack() as stack:
-        witness = Witness(stack.enter_context(_tracing()))
-        if work:
-            stack.enter_context(witness.work(work))
-        yield witness
-
-
-@contextmanager
-def _tracing() -> Iterator[Tracing | None]:
-    asked = wish(os.environ)
-    if asked is None or asked.problem:
-        if asked is not None:
-            output.say(f"No traces: {asked.problem}. Next: {asked.fix}")
-        yield None
-        return
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    from cdc_lake.trace.sending import Sender, end
-    from cdc_lake.trace.tracing import Tracing, make_provider
-
-    provider = make_provider()
-    provider.add_span_processor(BatchSpanProcessor(Sender(asked)))
-    try:
-        yield Tracing(provider)
-    finally:
-        end(provider, _SECONDS)

@@ -82,6 +82,10 @@ class Watch:
         """Rules that stand still, each with its error."""
         return [w for w in self.watched.values() if w.error is not None]
 
+    def outcomes(self) -> dict[str, tuple[int, CdcLakeError | None]]:
+        """By rule: the findings that were committed, and the error that stopped it."""
+        return {name: (sum(w.found.values()), w.error) for name, w in self.watched.items()}
+
     def _begin(self, con: duckdb.DuckDBPyConnection, rule: Rule, logs: Sequence[Log]) -> Watched:
         target = check(con, rule, logs, self.config)
         log = next(g for g in logs if g.source == target.source)

@@ -18,6 +18,8 @@ from cdc_lake.trace.wish import Wish, secrets
 log = logging.getLogger("cdc_lake.trace")
 _THEIRS = "opentelemetry"
 _LONGEST = 200
+# How long the end of a command waits for what is still to be sent, where sending fails and where it is only slow.
+QUICK_SECONDS, PATIENT_SECONDS = 2.0, 10.0
 
 
 class Sender(SpanExporter):
@@ -26,13 +28,18 @@ class Sender(SpanExporter):
     def __init__(self, asked: Wish, *, seconds: float | None = None) -> None:
         """Where spans go, and with what headers, the exporter itself reads from the environment; and how long it tries,
         unless that is given."""
-        self._endpoint, self._failing = asked.shown, False
+        self.endpoint, self._failing = asked.shown, False
         self._redact = Redactor(secrets(os.environ))
         self._words = _LastWords()
         theirs = logging.getLogger(_THEIRS)
         theirs.handlers[:] = [self._words]
         theirs.propagate = False  # it would write a line for each attempt
         self._inner: SpanExporter = OTLPSpanExporter(timeout=seconds)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the last attempt has failed, or has to be made again."""
+        return self._failing or bool(self._words.text)
 
     def attempt(self, spans: Sequence[ReadableSpan]) -> str:
         """Send a batch; why that failed, or nothing."""
@@ -50,9 +57,9 @@ class Sender(SpanExporter):
         if why:
             undelivered.count("traces", len(spans))
         if why and not self._failing:
-            log.warning("Traces do not reach %s and have gaps from now on: %s", self._endpoint, why)
+            log.warning("Traces do not reach %s and have gaps from now on: %s", self.endpoint, why)
         if self._failing and not why:
-            log.warning("Traces reach %s again.", self._endpoint)
+            log.warning("Traces reach %s again.", self.endpoint)
         self._failing = bool(why)
         return SpanExportResult.FAILURE if why else SpanExportResult.SUCCESS
 
@@ -70,10 +77,12 @@ class _LastWords(logging.Handler):
         self.text = record.getMessage()
 
 
-def end(provider: TracerProvider, seconds: float) -> None:
-    """Deliver what is left, and wait no longer than that for it."""
+def end(provider: TracerProvider, sender: Sender) -> None:
+    """Deliver what is left, and wait a bounded time for it: a short one where the collector makes trouble."""
     closing = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
     closing.start()
-    closing.join(seconds)
+    closing.join(QUICK_SECONDS)
+    if closing.is_alive() and not sender.troubled:
+        closing.join(PATIENT_SECONDS - QUICK_SECONDS)
     if closing.is_alive():
-        log.warning("The last traces were not delivered within %g s.", seconds)
+        log.warning("The last traces were not delivered to %s in time.", sender.endpoint)

@@ -28,6 +28,7 @@ PARTS: dict[str, set[str]] = {
     "react": {"land", "query"},
     "serve": {"query"},
     "trace": set(),
+    "lineage": set(),
     "local": set(),
     "init": {"capture", "project"},
     "pipeline": {"capture", "consume", "decode", "land", "project"},
@@ -55,6 +56,7 @@ PARTS: dict[str, set[str]] = {
             "retain",
             "serve",
             "trace",
+            "lineage",
         )
     },
 }

@@ -93,6 +93,10 @@ class Streams:
         """Models that stand still, each with its error."""
         return [r for r in self.running.values() if r.error is not None]
 
+    def outcomes(self) -> dict[str, tuple[int, CdcLakeError | None]]:
+        """By model: the rows that were committed, and the error that stopped it."""
+        return {name: (r.rows, r.error) for name, r in self.running.items()}
+
     def _begin(self, con: duckdb.DuckDBPyConnection, model: Model, logs: Sequence[Log]) -> Running:
         shape = check(con, model, logs)
         log = next(g for g in logs if g.source == shape.source)

@@ -1,0 +1,42 @@
+"""Whether lineage is wanted, by OpenLineage's own variables and file. Without them nothing of it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_URL, _CONFIG, _KEY = "OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE_API_KEY"
+_TRANSPORT = "OPENLINEAGE__TRANSPORT"
+FILE = "openlineage.yml"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Who asks: a variable or a file. With a `problem` nothing can be sent; `fix` is what mends it."""
+
+    by: str
+    problem: str = ""
+    fix: str = ""
+
+
+def wish(environ: Mapping[str, str], folder: Path, home: Path) -> Wish | None:
+    """What variables, or a file in the `folder` that the process stands in or in `home`, ask for; None when nothing."""
+    if environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+        return None
+    named = [n for n in (_URL, _CONFIG) if environ.get(n)] + [n for n in environ if n.startswith(_TRANSPORT)]
+    files = [str(f) for f in (folder / FILE, home / ".openlineage" / FILE) if f.is_file()]
+    by = next(iter(named + files), "")
+    if not by:
+        return None
+    if find_spec("openlineage") is None or find_spec("openlineage.client") is None:
+        return Wish(by, "the package for it is not installed", "pip install 'cdc-lake[lineage]'")
+    return Wish(by)
+
+
+def secrets(environ: Mapping[str, str]) -> list[str]:
+    """What is sent along and not for everybody."""
+    password = urlsplit(environ.get(_URL, "")).password
+    return [*([environ[_KEY]] if environ.get(_KEY) else []), *([password, unquote(password)] if password else [])]
