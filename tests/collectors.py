@@ -14,13 +14,14 @@ from typing import Any
 
 @dataclass
 class Received:
-    """What came to a server: bodies, with the headers and the path of each. `status` is what it answers."""
+    """What came to a server: bodies, with the headers and the path of each. `status`, `reason` are its answer."""
 
     url: str = ""
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     status: int = 200
+    reason: str | None = None
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def receiver() -> Iterator[Received]:
             received.headers.append(dict(self.headers))
             received.paths.append(self.path)
             received.bodies.append(body)
-            self.send_response(received.status)
+            self.send_response(received.status, received.reason)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -56,8 +56,9 @@ def _problem(exporter: str, protocol: str, endpoint: str) -> tuple[str, str]:
 
 
 def secrets(environ: Mapping[str, str]) -> list[str]:
-    """What is sent along and not for everybody: the values of headers, and the password in an endpoint."""
+    """What is sent along and not for everybody: the values of headers (of `Bearer …` also its end), and the password in
+    an endpoint."""
     pairs = ",".join(environ.get(name, "") for name in (_HEADERS, _HEADERS_OF_TRACES)).split(",")
     values = [unquote(value.strip()) for _, found, value in (p.partition("=") for p in pairs) if found]
     passwords = [urlsplit(environ.get(name, "")).password for name in (_ENDPOINT, _OF_TRACES)]
-    return [*values, *(p for p in passwords if p)]
+    return [*values, *(v.rpartition(" ")[2] for v in values), *(p for p in passwords if p)]

@@ -182,7 +182,7 @@ def test_a_streaming_model_and_a_rule_are_told_of_with_the_logs_that_they_read(
 def test_a_server_that_is_away_is_said_once_without_the_key_and_counted_and_stops_nothing(
     server: Received, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.status = 403
+    server.status, server.reason = 403, f"not with {KEY}"
     before = undelivered.counts()["lineage"]
     with caplog.at_level(logging.DEBUG):
         land(tmp_path)

@@ -150,6 +150,7 @@ def test_of_a_large_flush_a_bounded_number_is_told_and_the_sampler_decides_by_th
     monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.1")
     land(tmp_path / "some", transactions=100)
     found = {s.trace_id for s in named(spans_of(collector), "transaction")}
+    assert {s.trace_id for s in named(spans_of(collector), "deliver")} == found
     expected = {transaction_trace(SOURCE, str(77 + n)) for n in range(100)}
     assert found == {t for t in expected if int(t[16:], 16) < 0.1 * 2**64}
 
@@ -157,7 +158,7 @@ def test_of_a_large_flush_a_bounded_number_is_told_and_the_sampler_decides_by_th
 def test_a_collector_that_refuses_is_said_once_without_its_token_and_counted_and_stops_nothing(
     collector: Received, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector.status = 401
+    collector.status, collector.reason = 401, f"not with {TOKEN}"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.replace("//", f"//me:{TOKEN}@"))
     before = undelivered.counts()["traces"]
     with caplog.at_level(logging.WARNING):
@@ -228,7 +229,7 @@ def test_doctor_says_whether_the_collector_takes_traces(
 ) -> None:
     assert [(c.name, c.status) for c in check_traces(os.environ)] == [("traces.delivered", Status.OK)]
     assert spans_of(collector) == []
-    collector.status = 403
+    collector.status, collector.reason = 403, f"not with {TOKEN}"
     (found,) = check_traces(os.environ)
     assert (found.status, bool(found.fix)) == (Status.WARN, True)
     assert "403" in found.why
