@@ -14,7 +14,7 @@ demo: ## the whole story on a PostgreSQL, Kafka and Connect of its own (ROWS=…
 
 test: env ## all tests: first those without a stack, side by side; then those that share one real stack
 	@$(PYTHON_IN) -m pytest -q -m "not stack and not slow" -n 2
-	@$(PYTHON_IN) -m pytest -q -m "stack and not slow"
+	@$(PYTHON_IN) -m pytest -q -m "stack and not slow" -n 2 --dist loadfile
 
 bench: env ## figures, beside the naive loop's in the same run
 	@$(PYTHON_IN) -m benchmarks

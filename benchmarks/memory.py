@@ -1,11 +1,14 @@
-"""Does `memory_mb` hold: one hot partition, rows of a megabyte, two hundred tables, and three limits.
+"""Does `memory_mb` hold: one hot partition, rows of a megabyte, 200 tables, a slow store, and three limits.
 
 The peak is that of the resident set of the whole `sink run --until-caught-up`, with the interpreter and libraries.
 """
 
 from __future__ import annotations
 
+import json
+import tempfile
 import uuid
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Producer
@@ -15,9 +18,11 @@ from benchmarks import volume
 from benchmarks.report import Report
 from benchmarks.throughput import sink
 from cdc_lake.local.stack import Stack
+from tests.object_store import BUCKET, object_store
 
-LIMITS = (256, 512, 1024)
+LIMITS = (448, 512, 1024)
 LARGE, LARGE_ROWS, TABLES = 1_000_000, 500, 200
+_DELAY = 0.1
 
 
 def run(ends: Any, _stack: Stack, report: Report) -> None:
@@ -34,12 +39,22 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
             (f"{report.rows:,} rows in {TABLES} tables", "many"),
         ):
             full = f"{name}_{prefix}"
-            peaks = [sink(ends, full, "confluent", more=f"sink: {{memory_mb: {limit}}}\n")[2] for limit in LIMITS]
-            table.add(what, *peaks)
+            table.add(what, *(_peak(ends, full, limit) for limit in LIMITS))
+        with tempfile.TemporaryDirectory() as folder, object_store(Path(folder)) as gate:
+            gate.set(delay=_DELAY)
+            peaks = []
+            for limit in LIMITS:
+                lake = {"uri": f"s3://{BUCKET}/at{limit}", "options": gate.options()}
+                peaks.append(_peak(ends, f"{name}_hot", limit, f"lake: {json.dumps(lake)}\n"))
+            table.add(f"the first again, a store that takes {_DELAY * 1000:.0f} ms more for each request", *peaks)
     finally:
         admin = KafkaAdminClient(bootstrap_servers=ends.bootstrap)
         admin.delete_topics([t for t in admin.list_topics() if t.startswith(name)])
         admin.close()
+
+
+def _peak(ends: Any, prefix: str, limit: int, more: str = "") -> float:
+    return sink(ends, prefix, "confluent", more=f"sink: {{memory_mb: {limit}}}\n{more}")[2]
 
 
 def _large(bootstrap: str, topic: str) -> None:

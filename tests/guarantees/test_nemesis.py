@@ -17,9 +17,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_lake.config import STATE_FOLDER
-from cdc_lake.local.stack import Stack
 from tests.guarantees.test_landing import landed
+from tests.integration.conftest import own_stack
 from tests.nemesis import Nemesis
 from tests.object_store import BUCKET, SECRET, Gate, object_store
 from tests.projects import Project, make_project
@@ -32,27 +31,22 @@ MINUTES = float(os.environ.get("MINUTES", "30"))
 
 @contextlib.contextmanager
 def living(tmp_path: Path, *, on_s3: bool) -> Iterator[Nemesis]:
-    """A system on a stack of its own: others must not lose theirs."""
-    stack = Stack(tmp_path / "stack" / STATE_FOLDER)
-    try:
-        at = stack.up()
+    """A system on a stack of its own."""
+    with own_stack(tmp_path / "stack") as at, contextlib.ExitStack() as parts:
         with psycopg.connect(at.dsn, autocommit=True) as admin:
             admin.execute("CREATE DATABASE nemesis")
         dsn = at.dsn.rsplit("/", 1)[0] + "/nemesis"
-        with contextlib.ExitStack() as parts:
-            project = parts.enter_context(make_project(tmp_path / "project", dsn, at.bootstrap, at.connect_url))
-            # In the project's folder, so that what is kept of it has the lake.
-            store = parts.enter_context(object_store(project.folder / "objects")) if on_s3 else None
-            if store is not None:
-                use(store, project)
-            made = Nemesis(project, stack, SEED, store)
-            made.prepare()
-            try:
-                yield made
-            finally:
-                made.close()
-    finally:
-        stack.down(wipe=True)
+        project = parts.enter_context(make_project(tmp_path / "project", dsn, at.bootstrap, at.connect_url))
+        # In the project's folder, so that what is kept of it has the lake.
+        store = parts.enter_context(object_store(project.folder / "objects")) if on_s3 else None
+        if store is not None:
+            use(store, project)
+        made = Nemesis(project, at.stack, SEED, store)
+        made.prepare()
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def use(store: Gate, project: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,8 +12,8 @@ import psycopg
 import pytest
 
 from cdc_lake.capture.connect import ConnectClient
-from tests.integration.conftest import RunningStack, wait_for
-from tests.projects import Project
+from tests.integration.conftest import RunningStack, fresh_database, own_stack, wait_for
+from tests.projects import Project, make_project
 
 SCHEMA = """
 CREATE TABLE goods (id int PRIMARY KEY, name text, story text);
@@ -144,9 +145,16 @@ def test_a_blocking_snapshot_of_tables_counts_each_row_once_and_ends_what_is_gon
     check(away)
 
 
-def test_a_first_snapshot_that_is_killed_and_begun_again_counts_each_row_once(
-    project: Project, stack: RunningStack
-) -> None:
+def test_a_first_snapshot_that_is_killed_and_begun_again_counts_each_row_once(tmp_path: Path) -> None:
+    with (
+        own_stack(tmp_path / "stack") as stack,
+        fresh_database(stack) as database,
+        make_project(tmp_path / "project", database.dsn, stack.bootstrap, stack.connect_url) as project,
+    ):
+        kill_and_check(project, stack)
+
+
+def kill_and_check(project: Project, stack: RunningStack) -> None:
     execute(project, *[s for s in SCHEMA.split(";\n") if s.strip()])
     execute(project, "INSERT INTO visits SELECT 'w' || i, repeat('x', 300) FROM generate_series(1, 400000) i")
     log = project.folder / "lake" / project.name / "log" / "public" / "visits" / "_delta_log"

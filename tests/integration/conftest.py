@@ -83,6 +83,17 @@ def stack() -> Iterator[RunningStack]:
                 running.down(wipe=True)
 
 
+@contextlib.contextmanager
+def own_stack(folder: Path) -> Iterator[RunningStack]:
+    """A stack below `folder` for as long as the block lasts, whose parts may be killed: others must not lose theirs."""
+    stack = Stack(folder / STATE_FOLDER)
+    try:
+        at = stack.up()
+        yield RunningStack(at.dsn, at.bootstrap, at.connect_url, folder, stack)
+    finally:
+        stack.down(wipe=True)
+
+
 @pytest.fixture
 def database(stack: RunningStack) -> Iterator[Database]:
     """A fresh database, dropped with its replication slots when the test is over."""

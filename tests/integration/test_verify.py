@@ -14,7 +14,7 @@ from kafka import KafkaProducer
 
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
-from tests.integration.conftest import Database, RunningStack
+from tests.integration.conftest import Database, RunningStack, wait_for
 from tests.projects import Project, make_project
 
 SCHEMA = """
@@ -62,6 +62,22 @@ def test_equal_sides_have_no_differences_before_and_after_a_fold(project: Projec
     project.ok("sink", "run", "--until-caught-up")
     assert project.run("verify").returncode == 0
     project.ok("fold")
+    assert project.run("verify").returncode == 0
+
+
+def test_equal_sides_have_no_differences_when_older_changes_lie_in_a_tier(project: Project) -> None:
+    with (project.folder / "cdc-lake.yaml").open("a") as config:
+        config.write("retention: {classes: {standard: {log: forever, tier: {after: 1s, uri: ./cold}}}}\n")
+
+    def moved() -> bool:
+        project.ok("retention", "apply")
+        return any((project.folder / "cold").rglob("*.parquet"))
+
+    wait_for(moved, "changes of more than a second ago in the tier")
+    _change(project, "UPDATE goods SET price = price + 1 WHERE id % 2 = 0", "DELETE FROM visits WHERE who = 'w2'")
+    project.ok("sink", "run", "--until-caught-up")
+    assert project.run("verify").returncode == 0
+    project.ok("rebuild", "goods")
     assert project.run("verify").returncode == 0
 
 
