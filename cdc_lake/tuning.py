@@ -7,11 +7,20 @@ asking for it again at every poll; without the second, each short call of the fl
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 # Of malloc.h; the values are those of mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _TURN_SECONDS = 0.0002
+
+
+def before_loading() -> None:
+    """Have delta-rs give freed memory back soon, not after ten seconds. Before it is loaded: jemalloc reads this once.
+
+    Measured on rows of 1 MB: a peak of 765 MB in place of 815. Who has set something of his own keeps it.
+    """
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "narenas:2,dirty_decay_ms:100,muzzy_decay_ms:0")
 
 
 def for_landing(kept_bytes: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdc_lake import tuning
 from cdc_lake.cli import output
 from cdc_lake.errors import EXIT_INTERRUPTED, UsageError
 
@@ -49,6 +50,7 @@ def run(
     """
     if log not in (None, "text", "json"):
         raise UsageError(f"There is no log format {log}.", why="There are: text, json", next="cdc-lake sink run --help")
+    tuning.before_loading()
     from cdc_lake.cli.sink_runner import Choice, run_sinks
 
     config = output.settings()

@@ -67,7 +67,10 @@ class Decoder:
         self._unkeyed: set[str] = set()
         self._joined = joined
         self._duck = duck or duckdb.connect(config={"threads": threads})
-        self._duck.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        # What DuckDB parsed of one round it gives back, in place of keeping it for the next.
+        self._duck.execute(
+            "SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET allocator_flush_threshold = '8MB'"
+        )
 
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
