@@ -76,7 +76,7 @@ def project(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
     name = f"docs_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(stack.dsn, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {ident(name)}".encode())
-    made = Project(tmp_path_factory.mktemp("a project"), name, urlsplit(stack.dsn)._replace(path=f"/{name}").geturl())
+    made = Project(tmp_path_factory.mktemp("project"), name, urlsplit(stack.dsn)._replace(path=f"/{name}").geturl())
     try:
         fill(made.dsn)
         write(made, stack)
