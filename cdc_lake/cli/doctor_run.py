@@ -20,6 +20,7 @@ from cdc_lake.cli.doctor_capture import check_capture
 from cdc_lake.cli.doctor_lake import check_lake_and_topics
 from cdc_lake.config import Config
 from cdc_lake.lineage.check import check_lineage
+from cdc_lake.lineage.wish import home_folder
 from cdc_lake.local.check_stack import check_stack
 from cdc_lake.local.stack import Stack
 from cdc_lake.trace.check import check_traces
@@ -57,7 +58,7 @@ def _check_told(area: Area) -> None:
     """Whether systems that the environment names take what they are told: nothing to check where it names none."""
     findings = area.begin("who is told of the work")
     findings.add(check_traces(os.environ))
-    findings.add(check_lineage(os.environ, Path.cwd(), Path.home()))
+    findings.add(check_lineage(os.environ, Path(), home_folder()))
 
 
 def _embedded(config: Config) -> Collection[str]:

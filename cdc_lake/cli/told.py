@@ -47,7 +47,7 @@ def tracing_of() -> Iterator[Tracing | None]:
 @contextmanager
 def lineage_of(config: Config) -> Iterator[Telling | None]:
     """What this process tells of lineage; None where nobody asked, or none can be sent, which is said."""
-    asked = of_lineage.wish(os.environ, Path.cwd(), Path.home())
+    asked = of_lineage.wish(os.environ, Path(), of_lineage.home_folder())
     if asked is None or asked.problem:
         if asked is not None:
             output.say(f"No lineage: {asked.problem}. Next: {asked.fix}")
@@ -58,15 +58,15 @@ def lineage_of(config: Config) -> Iterator[Telling | None]:
     from cdc_lake.lineage.sending import Sender
     from cdc_lake.logs import Redactor, secrets_of
 
-    redact = Redactor([*secrets_of(config), *of_lineage.secrets(os.environ)])
+    secrets = [*secrets_of(config), *of_lineage.secrets(os.environ)]
     try:
-        sender = Sender(redact)
+        sender = Sender(secrets)
     except Exception as error:  # what its client finds wrong with what it was given
-        why = redact(first_line(error))
+        why = Redactor(secrets)(first_line(error))
         output.say(f"No lineage: {why}. Next: correct {asked.by}")
         yield None
         return
     try:
-        yield Telling(config, Lineage(sender.send, os.environ.get("OPENLINEAGE_NAMESPACE") or NAMESPACE, redact))
+        yield Telling(config, Lineage(sender.send, os.environ.get("OPENLINEAGE_NAMESPACE") or NAMESPACE, sender.redact))
     finally:
         sender.close()

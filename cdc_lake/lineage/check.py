@@ -26,7 +26,7 @@ def check_lineage(environ: Mapping[str, str], folder: Path, home: Path) -> list[
     from cdc_lake.lineage.sending import Sender
 
     try:
-        sender = Sender(redact)
+        sender = Sender(secrets(environ))
     except Exception as error:  # what the client finds wrong with what it was given
         return [_gone(asked.by, redact(first_line(error)), f"correct {asked.by}")]
     where = sender.where

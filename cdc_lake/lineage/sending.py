@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,25 +15,37 @@ from openlineage.client import OpenLineageClient
 
 from cdc_lake import undelivered
 from cdc_lake.errors import first_line
+from cdc_lake.logs import Redactor
 
 log = logging.getLogger("cdc_lake.lineage")
 # More than these waiting means that nobody takes them.
 _WAITING = 1000
 _LONGEST = 200
+_SECRET = re.compile(r"auth|key|token|pass|secret|credential|header", re.IGNORECASE)
 # How long the end of a command waits for what is still to be sent, where sending fails and where it is only slow.
 QUICK_SECONDS, PATIENT_SECONDS = 2.0, 10.0
+
+
+def _hidden(config: Any, *, secret: bool = False) -> Iterator[str]:
+    """What is not for everybody in a transport's configuration: everything below a name that says so."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from _hidden(value, secret=secret or bool(_SECRET.search(str(name))))
+    elif secret and isinstance(config, str):
+        yield from (config, config.rpartition(" ")[2])
 
 
 class Sender:
     """Sends events one after the other, says once when that fails and once when it goes again, counts what was lost."""
 
-    def __init__(self, redact: Callable[[str], str]) -> None:
-        """Where to, and how, OpenLineage's client reads from its own variables and file. Raises ValueError when what it
-        finds there is wrong."""
+    def __init__(self, secrets: Iterable[str]) -> None:
+        """Where to, and how, OpenLineage's client reads from its own variables and file. Raises what it raises when
+        something is wrong there. `secrets` are what else must not be told."""
         # At debug level it writes its configuration down, with what is secret in it; urllib3 tells of each attempt.
         logging.getLogger("openlineage").setLevel(logging.CRITICAL)
         logging.getLogger("urllib3").setLevel(logging.ERROR)
-        self._client, self._redact = OpenLineageClient(), redact
+        self._client = OpenLineageClient()
+        self.redact = Redactor([*secrets, *_hidden(self._client.config.transport)])
         self._events: queue.Queue[Any] = queue.Queue(_WAITING)
         self._failing, self._closed = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="lineage", daemon=True)
@@ -76,7 +89,7 @@ class Sender:
         except Exception as error:  # whatever a transport raises: a server that is away, a wrong key
             undelivered.count("lineage", 1)
             if not self._failing:
-                why = self._redact(f"{type(error).__name__}: {first_line(error)}")[:_LONGEST]
+                why = self.redact(f"{type(error).__name__}: {first_line(error)}")[:_LONGEST]
                 log.warning("Lineage does not reach %s and has gaps from now on: %s", self.where, why)
             self._failing = True
         else:

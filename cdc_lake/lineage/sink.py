@@ -40,8 +40,8 @@ class _Landing:
 class SinkLineage:
     """Tells of the sink of one source. An `Observer`; its `running` goes around the sink's `run`."""
 
-    def __init__(self, lineage: Lineage, places: Places) -> None:
-        self._lineage, self._places = lineage, places
+    def __init__(self, lineage: Lineage, places: Places, *, every: float = REPORT_SECONDS) -> None:
+        self._lineage, self._places, self._every = lineage, places, every
         self._landings: dict[tuple[str, TableId], _Landing] = {}
         self._whole: Run | None = None
         self._progress: Progress | None = None
@@ -77,7 +77,7 @@ class SinkLineage:
                 continue
             landing = self._landings.get((topic, table)) or self._begin(topic, table)
             landing.rows += rows.num_rows
-            if time.monotonic() - landing.told > REPORT_SECONDS:
+            if time.monotonic() - landing.told >= self._every:
                 landing.run.running([landing.rows])
                 landing.told = time.monotonic()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +21,11 @@ class Wish:
     by: str
     problem: str = ""
     fix: str = ""
+
+
+def home_folder() -> Path:
+    """The user's; in a container there may be none, which is no reason to stop."""
+    return Path(os.path.expanduser("~"))
 
 
 def wish(environ: Mapping[str, str], folder: Path, home: Path) -> Wish | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -18,11 +19,13 @@ from cdc_lake.checks import Status
 from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config, Kafka, Source
 from cdc_lake.consume.memory import MemoryKafka
-from cdc_lake.errors import LakeError
-from cdc_lake.events import TableId
+from cdc_lake.errors import LakeError, OffsetsExpired
+from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout
 from cdc_lake.lineage.check import check_lineage
 from cdc_lake.lineage.names import delta_table, source_table, topic
+from cdc_lake.lineage.runs import Lineage
+from cdc_lake.lineage.sink import Places, SinkLineage
 from cdc_lake.lineage.wish import wish
 from tests.collectors import Received, events_of, receiver
 from tests.commands import run
@@ -123,6 +126,37 @@ def test_each_table_is_told_of_from_the_source_over_its_topic_to_its_log(server:
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 
 
+def test_a_sink_that_goes_on_tells_how_far_it_has_come_of_tables_whose_source_is_not_known(tmp_path: Path) -> None:
+    kafka = MemoryKafka()
+    kafka.create_topic("pos.public.orders")
+    for number in range(3):
+        kafka.produce("pos.public.orders", 0, *event("orders", {"id": number}))
+    told: list[Any] = []
+    places = Places(SOURCE, lambda name: topic("b", name), lambda t: delta_table(f"/{t}"), lambda _table: None)
+    watching = SinkLineage(Lineage(told.append), places, every=0.0)
+    with watching.running():
+        make_sink(kafka, tmp_path, max_records=1).run(until_caught_up=True, observer=watching)
+    states = [e.eventType.value for e in told if e.job.name == "land.pos.public.orders"]
+    assert (states[0], states[-1], set(states[1:-1])) == ("START", "COMPLETE", {"RUNNING"})
+    assert told[-2].outputs[0].outputFacets["outputStatistics"].rowCount == 3
+    assert not [e for e in told if e.job.name.startswith("capture.")]
+
+
+def test_a_table_that_was_stopped_has_failed_and_the_others_have_not(tmp_path: Path) -> None:
+    kafka = MemoryKafka()
+    for name in ("orders", "stores"):
+        kafka.create_topic(f"pos.public.{name}")
+        kafka.produce(f"pos.public.{name}", 0, *event(name, {"id": 1}))
+    told: list[Any] = []
+    places = Places(SOURCE, lambda name: topic("b", name), lambda t: delta_table(f"/{t}"), lambda _table: None)
+    watching = SinkLineage(Lineage(told.append), places)
+    with watching.running():
+        progress = make_sink(kafka, tmp_path).run(until_caught_up=True, observer=watching)
+        progress.stopped[TopicPartition("pos.public.orders", 0)] = OffsetsExpired("Records 1 to 2 are gone.")
+    ends = {e.job.name: e.eventType.value for e in told}
+    assert ends == {"sink.pos": "COMPLETE", "land.pos.public.orders": "FAIL", "land.pos.public.stores": "COMPLETE"}
+
+
 def test_a_sink_that_fails_says_so_of_itself_and_its_tables_without_secrets(server: Received, tmp_path: Path) -> None:
     with pytest.raises(LakeError):
         land(tmp_path, error=LakeError(f"The disk is full, says {DSN} with {KEY}."))
@@ -192,6 +226,22 @@ def test_a_server_that_is_away_is_said_once_without_the_key_and_counted_and_stop
     assert "403" in said[0]
     assert KEY not in caplog.text
     assert undelivered.counts()["lineage"] - before == len(server.bodies) == 8
+
+
+def test_what_is_secret_in_the_file_of_the_client_is_not_written_either(
+    server: Received, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = "canary-header-3"
+    transport = {"type": "http", "url": server.url, "custom_headers": {"x-tenant": f"Basic {hidden}"}}
+    (tmp_path / "lineage.yml").write_text(json.dumps({"transport": transport}))
+    monkeypatch.setenv("OPENLINEAGE_CONFIG", str(tmp_path / "lineage.yml"))
+    monkeypatch.delenv("OPENLINEAGE_URL")
+    server.status, server.reason = 403, f"not with {hidden}"
+    with caplog.at_level(logging.DEBUG):
+        land(tmp_path)
+    assert server.headers[0]["x-tenant"] == f"Basic {hidden}"
+    assert "403" in caplog.text
+    assert hidden not in caplog.text
 
 
 def test_a_wrong_address_is_said_in_words_and_stops_nothing(
