@@ -26,6 +26,7 @@ from benchmarks import (
     soak,
     start,
     tables,
+    telling,
     throughput,
     verify,
     volume,
@@ -70,6 +71,7 @@ BENCHMARKS = {
         400_000,
         stack=False,
     ),
+    "telling": Benchmark("What do traces and lineage cost the sink?", telling.run, 200_000, 200_000, stack=False),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
 }
 
