@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from cdc_lake.extras import is_there
 
 _URL, _CONFIG, _KEY = "OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE_API_KEY"
 _TRANSPORT = "OPENLINEAGE__TRANSPORT"
@@ -37,7 +38,7 @@ def wish(environ: Mapping[str, str], folder: Path, home: Path) -> Wish | None:
     by = next(iter(named + files), "")
     if not by:
         return None
-    if find_spec("openlineage") is None or find_spec("openlineage.client") is None:
+    if not is_there("openlineage.client.event_v2"):
         return Wish(by, "the package for it is not installed", "pip install 'cdc-lake[lineage]'")
     return Wish(by)
 

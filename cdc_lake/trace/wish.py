@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+from cdc_lake.extras import is_there
 
 _ENDPOINT, _OF_TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 _PROTOCOL, _PROTOCOL_OF_TRACES = "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
@@ -50,7 +51,7 @@ def _problem(exporter: str, protocol: str, endpoint: str) -> tuple[str, str]:
         return f"the protocol {protocol} is not spoken, only {_SPOKEN}", fix
     if urlsplit(endpoint).scheme not in ("http", "https"):
         return "the endpoint is no http:// or https:// address", f"export {_ENDPOINT}={_DEFAULT}"
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
+    if not all(is_there(m) for m in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")):
         return "the packages for it are not installed", "pip install 'cdc-lake[otel]'"
     return "", ""
 

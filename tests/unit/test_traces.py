@@ -27,6 +27,7 @@ from tests.lake_model import config
 from tests.lakes import SOURCE, end, event, make_sink
 
 APPLICATION = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+ROOT = Path(__file__).parents[2]
 TOKEN = "canary-token-9"
 COMMITTED = 1_764_000_000_000_000_000  # as tests.lakes has it
 
@@ -192,6 +193,23 @@ print([m for m in sys.modules if m.startswith(("opentelemetry", "openlineage"))]
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("part", ["", "opentelemetry/exporter/otlp/proto/grpc"])
+def test_where_the_packages_are_missing_or_only_some_are_there_the_extra_is_named(part: str, tmp_path: Path) -> None:
+    (tmp_path / part).mkdir(parents=True, exist_ok=True)
+    program = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from pathlib import Path
+from cdc_lake.lineage import wish as of_lineage
+from cdc_lake.trace import wish as of_traces
+print(of_traces.wish({"OTEL_TRACES_EXPORTER": "otlp"}).fix)
+print(of_lineage.wish({"OPENLINEAGE_URL": "x"}, Path(), Path()).fix)
+"""
+    command = [sys.executable, "-I", "-S", "-c", program, str(ROOT), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [f"pip install 'cdc-lake[{e}]'" for e in ("otel", "lineage")], done.stderr
 
 
 @pytest.mark.parametrize(
