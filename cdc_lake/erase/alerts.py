@@ -13,6 +13,7 @@ from deltalake.exceptions import DeltaError
 from cdc_lake.crashpoints import reach
 from cdc_lake.erase.log import explained
 from cdc_lake.land.layout import alerts_path, remove_all, rule_states_path, stream_states_path
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.store import WRITER
 from cdc_lake.land.tables import ALERTS
 from cdc_lake.project.lake import Lake
@@ -35,7 +36,7 @@ def erase_alerts(lake: Lake, source: str, changes: Mapping[str, Collection[tuple
     if delta is None:
         return 0
     names = {(table, key, lsn) for table, found in changes.items() for key, lsn in found}
-    rows = delta.to_pyarrow_table().to_pylist()
+    rows = read_rows(delta).to_pylist()
     found = [r for r in rows if any(_name(e) in names for e in r["evidence"] or ())]
     ids = {r["id"] for r in found if r["change"] != "late"}
     # What a person or the rule said of such an alert later has its key too.

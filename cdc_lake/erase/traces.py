@@ -80,7 +80,7 @@ def _clear_line(line: str, live: Collection[str]) -> str:
 
 def _clear_checkpoint(store: pafs.FileSystem, name: str, live: Collection[str]) -> None:
     with store.open_input_file(name) as file:
-        table = pq.read_table(file)
+        table = pq.ParquetFile(file).read(use_threads=False)
     changed = False
     for kind in ("add", "remove"):
         place = table.schema.get_field_index(kind)

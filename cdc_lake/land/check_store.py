@@ -17,6 +17,7 @@ from cdc_lake.checks import Check, fail, listed, many, ok, size, span, warn
 from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.land import layout
 from cdc_lake.land.probe import Probe
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.strays import find_strays
 
 _FREE_WARN, _FREE_FAIL = 2 << 30, 256 << 20
@@ -205,7 +206,7 @@ def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
 
 def _ids(table: DeltaTable | None) -> set[str]:
     # The letters themselves may be large: only their names are read.
-    return set() if table is None else set(table.to_pyarrow_table(columns=["id"])["id"].to_pylist())
+    return set() if table is None else set(read_rows(table, ["id"])["id"].to_pylist())
 
 
 def _log_files(path: str) -> tuple[int | None, int | None]:

@@ -17,6 +17,7 @@ from cdc_lake.events import RecordBatch, TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable
 from cdc_lake.land.erasures import Screen
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.starts import kept_from
 from cdc_lake.land.store import DeltaStore
 
@@ -87,7 +88,7 @@ class DeadLetters:
                 row["ingested_at"],
                 states.get(row["id"], WAITING),
             )
-            for row in table.to_pyarrow_table().to_pylist()
+            for row in read_rows(table).to_pylist()
         ]
         return sorted(letters, key=lambda letter: (letter.ingested_at, letter.tp, letter.offset))
 
@@ -97,7 +98,7 @@ class DeadLetters:
         if table is None:
             return Counter()
         decided = self._states()
-        rows = table.to_pyarrow_table(columns=["id", "topic"]).to_pylist()
+        rows = read_rows(table, ["id", "topic"]).to_pylist()
         return Counter(row["topic"] for row in rows if row["id"] not in decided)
 
     def find(self, ids: Sequence[str]) -> list[Letter]:
@@ -143,5 +144,5 @@ class DeadLetters:
         table = self._decisions.open()
         if table is None:
             return {}
-        rows = sorted(table.to_pyarrow_table().to_pylist(), key=lambda r: r["decided_at"])
+        rows = sorted(read_rows(table).to_pylist(), key=lambda r: r["decided_at"])
         return {r["id"]: r["decision"] for r in rows}

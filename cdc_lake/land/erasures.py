@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from cdc_lake.events import TableId
 from cdc_lake.land.append import AppendTable
 from cdc_lake.land.layout import erasures_path
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.store import Snapshot, Store
 from cdc_lake.land.tables import ERASURES
 
@@ -69,7 +70,7 @@ class Erasures:
 def read_erasures(store: Store, root: str, source: str) -> Erasures:
     """The list of `source`. Raises LakeError when it cannot be read."""
     handle = store.open(erasures_path(root, source))
-    rows = handle.to_pyarrow_table().to_pylist() if handle is not None else []
+    rows = read_rows(handle).to_pylist() if handle is not None else []
     if not rows:
         return Erasures(secrets.token_hex(16))
     entries = [

@@ -18,6 +18,7 @@ from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable, Span, generation_ids
 from cdc_lake.land.erasures import Screen
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.store import DeltaStore, Store
 from cdc_lake.land.versions import SchemaLog, recorded_versions
 
@@ -145,7 +146,7 @@ class Landing:
     def schema_log(self) -> SchemaLog:
         """Schema versions that are recorded already."""
         table = self._schemas.open()
-        return SchemaLog(recorded_versions(table.to_pyarrow_table()) if table is not None else ())
+        return SchemaLog(recorded_versions(read_rows(table)) if table is not None else ())
 
     def close(self) -> None:
         """Release the commit threads."""

@@ -37,7 +37,7 @@ def rewritten(
     store, added, replaced = open_store(path, options), list[AddAction](), dict[str, int]()
     for name, size in live_files(table).items():
         with store.open_input_file(name) as file:
-            rows = pq.read_table(file).select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
+            rows = pq.ParquetFile(file).read(use_threads=False).select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
         goes, loses = (_among(rows, ids) for ids in (gone, emptied))
         if not pc.any(pc.or_(goes, loses)).as_py():
             continue

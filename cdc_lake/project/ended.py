@@ -7,6 +7,7 @@ import json
 import pyarrow.dataset as ds
 
 from cdc_lake.land.layout import transactions_path
+from cdc_lake.land.reading import read_rows
 from cdc_lake.project.fold import Folded
 from cdc_lake.project.lake import Lake
 
@@ -23,7 +24,7 @@ def last_ended(lake: Lake, source: str, folded: Folded, limit: int) -> list[str]
     # A transaction's position is the offset of its END, plus one.
     offset = ds.field("__offset")
     within = (offset >= max(after, upto - _LOOKED_AT)) & (offset < upto) & (ds.field("status") == "END")
-    rows = handle.to_pyarrow_dataset().to_table(["tx_id", "data_collections", "__offset"], filter=within).to_pylist()
+    rows = read_rows(handle, ["tx_id", "data_collections", "__offset"], within).to_pylist()
     rows.sort(key=lambda row: row["__offset"])
     found = [row["tx_id"] for row in rows if str(folded.table) in _tables(row["data_collections"])]
     return list(dict.fromkeys(found))[-limit:]

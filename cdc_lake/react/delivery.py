@@ -24,6 +24,7 @@ from cdc_lake.config_rules import Output
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, first_line
 from cdc_lake.land.layout import alerts_path, deliveries_path
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.land.tables import ALERTS, DELIVERIES
 from cdc_lake.react.outputs import Message, NotSent, Sender, sender_of
@@ -173,7 +174,7 @@ class Delivery:
             con.execute("SET TimeZone = 'UTC'")
             for name, (path, schema) in tables.items():
                 table = self._store.open(path)
-                rows = table.to_pyarrow_table() if table is not None else schema.empty_table()
+                rows = read_rows(table) if table is not None else schema.empty_table()
                 con.register(name, rows)
             found = con.execute(query, parameters)
             names = [column[0] for column in found.description or ()]

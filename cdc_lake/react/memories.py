@@ -82,7 +82,7 @@ class Memories:
         """The memory at a position; None when there is none of this form of the rule, or it cannot be read."""
         try:
             with self._store(rule).open_input_file(_name(rule, position)) as file:
-                rows = pq.read_table(pa.BufferReader(file.read()))
+                rows = pq.ParquetFile(pa.BufferReader(file.read())).read(use_threads=False)
             meta = json.loads(rows.schema.metadata[_META])
             return Memory(meta["position"], meta["clock"], rows.replace_schema_metadata(None))
         except (OSError, DeltaError, pa.ArrowException, KeyError, ValueError, TypeError):

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cdc_lake.errors import UsageError, suggest
 from cdc_lake.land.layout import open_delta, silences_path
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.store import DeltaStore
 from cdc_lake.land.tables import SILENCES
 
@@ -43,7 +44,7 @@ class Silences:
     def all(self) -> list[Silence]:
         """All of them as they are now, the newest first."""
         table = open_delta(self._path, self._options)
-        rows = table.to_pyarrow_table().to_pylist() if table is not None else []
+        rows = read_rows(table).to_pylist() if table is not None else []
         latest = {r["id"]: r for r in sorted(rows, key=lambda r: r["recorded_at"])}
         names = ("id", "rule", "key", "since", "until", "by", "note")
         found = [Silence(**{n: r[n] for n in names}) for r in latest.values()]

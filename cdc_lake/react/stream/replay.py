@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from cdc_lake.config import Config
+from cdc_lake.land.reading import read_rows
 from cdc_lake.land.tables import STREAM_LATE
 from cdc_lake.query.placed import Log
 from cdc_lake.react.engine import Memory
@@ -62,7 +63,7 @@ def replay(config: Config, log: Log, shape: Shape, moment: str | None, *, write:
         memory = step.memory
     rows, aside = pa.concat_tables(made), pa.concat_tables(late)
     stored = table.rows.open()
-    there = stored.to_pyarrow_table() if stored is not None and not anew else empty_rows(shape)
+    there = read_rows(stored) if stored is not None and not anew else empty_rows(shape)
     found = _compared(rows, there, after, upto, aside.num_rows, anew=anew)
     if write:
         memory = Memory(upto, memory.clock, memory.rows)
