@@ -56,6 +56,11 @@ def remove(
     return Removal(dropped, tuple(_left(connector, slot_dropped=drop_slot)))
 
 
+def would_remove(connector: ConnectorFile, *, drop_slot: bool) -> Removal:
+    """What `remove` would do and leave. Asks nobody."""
+    return Removal(drop_slot, tuple(_left(connector, slot_dropped=drop_slot)))
+
+
 def _drop_slot(connection: Connection, connector: ConnectorFile) -> bool:
     deadline = time.monotonic() + _SECONDS
     while (slot := read_slot(connection, connector)) is not None:

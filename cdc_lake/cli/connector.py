@@ -197,22 +197,28 @@ def delete(
     drop_slot: Annotated[
         bool, typer.Option("--drop-slot", help="Drop its replication slot too; the next registration reads all rows.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and what would stay.")] = False,
 ) -> None:
     """Delete a connector.
 
     Says what stays in the source, and the SQL that removes it.
     """
-    from cdc_lake.capture.remove import remove
+    from cdc_lake.capture.remove import remove, would_remove
 
     with _client() as client:
         running = _file_of(client, name)
-        done = remove(client, running, lambda: _source_of(output.settings(), running), drop_slot=drop_slot)
-    output.say(f"Connector {name} is deleted." + (" Its replication slot is dropped." if done.slot_dropped else ""))
+        if dry_run:
+            done = would_remove(running, drop_slot=drop_slot)
+        else:
+            done = remove(client, running, lambda: _source_of(output.settings(), running), drop_slot=drop_slot)
+    gone = "would be" if dry_run else "is"
+    output.say(f"Connector {name} {gone} deleted." + (f" Its replication slot {gone} dropped." * done.slot_dropped))
     for what, sql in done.left:
         output.say(f"  stays in the source: {what}. To remove it: {sql}")
     if output.as_json():
         left = [{"what": what, "sql": sql} for what, sql in done.left]
-        output.emit({"connector": name, "deleted": True, "slot_dropped": done.slot_dropped, "left": left})
+        done_to = {"deleted": not dry_run, "slot_dropped": done.slot_dropped and not dry_run}
+        output.emit({"connector": name, **done_to, "left": left})
 
 
 @connector.command(epilog="Examples: cdc-lake connector offsets pos · cdc-lake connector offsets pos --reset")

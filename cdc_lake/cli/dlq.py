@@ -82,14 +82,15 @@ def replay(
 def drop(
     letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that wait for a decision.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
 ) -> None:
     """Decide that dead letters are not needed. They stay readable with `dlq list --all`."""
     from cdc_lake.land.dead_letters import DROPPED
 
     chosen = _choose(letters, everything)
-    for store in {id(s): s for _, s, _ in chosen}.values():
+    for store in {id(s): s for _, s, _ in chosen}.values() if not dry_run else ():
         store.decide([x for _, s, x in chosen if s is store], DROPPED)
-    rows = [{"id": x.id, "outcome": "dropped"} for _, _, x in chosen]
+    rows = [{"id": x.id, "outcome": "would be dropped" if dry_run else "dropped"} for _, _, x in chosen]
     output.result({"letters": rows}, ["id", "outcome"], rows)
 
 

@@ -58,6 +58,7 @@ def apply(
     *,
     memory_mb: _Memory = 1024,
     alone: Alone = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, as `plan` does.")] = False,
 ) -> None:
     """Take changes away that are older than their table's class keeps, and leave each living row as a starting point;
     then move what is older than it keeps near to its tier.
@@ -69,6 +70,9 @@ def apply(
     from cdc_lake.retain.moving import move_older
     from cdc_lake.retain.run import retain
 
+    if dry_run:
+        plan(tables, memory_mb=memory_mb)
+        return
     job = _job(tables, memory_mb, apply=True)
     way = "cdc-lake retention apply --alone  when no maintenance runs on this lake"
     with sole_or_alone(job.lake.root, alone=alone, done="removed", next=way):

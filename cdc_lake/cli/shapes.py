@@ -15,10 +15,17 @@ _PART = {"state": "text"}
 _DUE = {"action": "text", "why": "text"}
 _STEP = {"step": "text", "why": "text", "files": "integer", "bytes": "integer", "outcome": "text", "seconds": "number"}
 
+_RETENTION = {"applied": "boolean", "tables": ["any"], "dead_letters": ["any"], "tiers": ["any"]}
+
 # By the command's words. A command whose output is JSON lines has the shape of a line.
 SHAPES: dict[str, Any] = {
     "changes": "rows",
     "dlq list": {"dead_letters": ["any"]},
+    "dlq drop": {"letters": [{"id": "text", "outcome": "text"}]},
+    "dlq replay": {"letters": [{"id": "text", "outcome": "text", "table": "text?", "reason": "text?"}]},
+    "dlq show": dict.fromkeys(("id", "state", "topic", "error_class", "reason", "ingested_at"), "text")
+    | dict.fromkeys(("partition", "offset", "size"), "integer")
+    | {"headers": "any", "key": "text?", "value": "text?"},
     "doctor": {
         "checks": [dict.fromkeys(("name", "status", "found", "why", "fix", "source"), "text")],
         "skipped": ["any"],
@@ -42,6 +49,15 @@ SHAPES: dict[str, Any] = {
     },
     "fold": {"tables": [{"table": "text", "outcome": "text", "rows": "integer", "cut": "any", "seconds": "number"}]},
     "history": {"table": "text", "key": "any", "versions": ["rows"]},
+    "init": {
+        "folder": "text",
+        "template": "text",
+        "name": "text",
+        "files": ["text"],
+        "written": "boolean",
+        "source": "any",
+        "next": [{"words": "text", "command": "text?", "by_hand": "boolean"}],
+    },
     "maintain": {
         "dry_run": "boolean",
         "tables": [
@@ -52,7 +68,8 @@ SHAPES: dict[str, Any] = {
     "query": ["rows"],
     "rebuild": {"table": "text", "outcome": "text", "rows": "integer", "seconds": "number"},
     "replay": "rows",
-    "retention plan": {"applied": "boolean", "tables": ["any"], "dead_letters": ["any"], "tiers": ["any"]},
+    "retention apply": _RETENTION,
+    "retention plan": _RETENTION,
     "rules alerts": {"alerts": ["any"]},
     "rules list": {"rules": ["any"]},
     "rules silences": {"silences": ["any"]},

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdc_lake.cli import output
+
+if TYPE_CHECKING:
+    from cdc_lake.local.stack import Stack
 
 
 def register(app: typer.Typer) -> None:
@@ -37,12 +40,16 @@ def up() -> None:
 
 def down(
     wipe: Annotated[bool, typer.Option("--wipe", help="Delete the stack's databases, topics and logs too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be stopped and deleted.")] = False,
 ) -> None:
     """Stop the embedded stack; its data stays unless --wipe is given."""
     from cdc_lake.local.stack import Stack
 
     config = output.settings()
     stack = Stack(config.state_folder)
+    if dry_run:
+        _would_go(stack, wipe=wipe)
+        return
     stack.down(wipe=wipe, progress=output.say)
     if wipe:
         output.say(f"The lake is not touched. To delete it too, remove {config.lake_uri}")
@@ -50,6 +57,17 @@ def down(
         output.emit({"stack": stack.status()})
     else:
         output.say("The stack is down.")
+
+
+def _would_go(stack: Stack, *, wipe: bool) -> None:
+    parts = stack.status()
+    runs = [name for name, part in parts.items() if part["state"] != "stopped"]
+    output.say(f"Would be stopped: {', '.join(runs) or 'nothing, no part runs'}.")
+    folders = [str(f) for f in stack.wiped() if f.exists()] if wipe else []
+    for folder in folders:
+        output.say(f"Would be deleted: {folder}")
+    if output.as_json():
+        output.emit({"would_stop": runs, "would_delete": folders})
 
 
 def status(

@@ -281,9 +281,12 @@ class Stack:
             return {**described, "state": "dead"}
         return {**described, "state": "running" if part.ready() else "not answering"}
 
+    def wiped(self) -> list[Path]:
+        """The folders that `down` deletes with `wipe`."""
+        return [*(folder for part in self.parts.values() for folder in part.wipe()), self.state.logs]
+
     def _wipe(self) -> None:
-        folders = [folder for part in self.parts.values() for folder in part.wipe()]
-        for path in [*folders, self.state.logs]:
+        for path in self.wiped():
             shutil.rmtree(path, ignore_errors=True)
         for file in (self.state.memory_file, self.state.stack_file):
             file.unlink(missing_ok=True)

@@ -315,8 +315,11 @@ def test_deleting_with_its_slot_allows_a_new_beginning(shop: Shop) -> None:
 
 def test_deleting_alone_names_the_slot_that_stays(shop: Shop) -> None:
     shop.register()
+    code, dry, _ = shop.cli("delete", shop.name, "--dry-run")
+    assert (code, dry["deleted"]) == (0, False)
     code, answer, _ = shop.cli("delete", shop.name)
     assert (code, answer["slot_dropped"]) == (0, False)
+    assert answer == dry | {"deleted": True}
     assert f"SELECT pg_drop_replication_slot('{shop.name}');" in [left["sql"] for left in answer["left"]]
     assert shop.register()["changed"], "the next registration goes on from the slot"
 

@@ -11,11 +11,22 @@ import pytest
 from cdc_lake.cli import main as cli
 from cdc_lake.cli import output
 from cdc_lake.cli.shapes import ERROR, SHAPES, schema_of
+from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.events import TableId
 from tests.lake_model import Feed
+from tests.lakes import make_sink
 from tests.unit.test_cli_help import VERBS
 
 ORDERS = TableId("public", "orders")
+FILE = {
+    "name": "pos",
+    "config": {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "topic.prefix": "pos",
+        "provide.transaction.metadata": "true",
+    },
+}
+LETTERS = "pos.public.letters"
 # In this order: what is written by one is read by the next.
 LINES = {
     "tables": "tables",
@@ -30,7 +41,12 @@ LINES = {
     "status": "status",
     "doctor": "doctor",
     "dlq list": "dlq list",
+    "dlq show": f"dlq show {LETTERS}/0/0",
+    "dlq replay": f"dlq replay {LETTERS}/0/0 --dry-run",
+    "dlq drop": f"dlq drop {LETTERS}/0/0",
     "retention plan": "retention plan",
+    "retention apply": "retention apply",
+    "init": "init new --dry-run",
     "rules list": "rules list",
     "rules alerts": "rules alerts",
     "rules silences": "rules silences",
@@ -46,6 +62,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tx.insert(ORDERS, key, 10, "ä")
         tx.commit()
     feed.land()
+    kafka = MemoryKafka()
+    kafka.create_topic(LETTERS)
+    kafka.produce(LETTERS, 0, b'{"id":1}', b"{broken")
+    make_sink(kafka, made).run(until_caught_up=True)
+    (made / "connectors").mkdir()
+    (made / "connectors" / "pos.json").write_text(json.dumps(FILE))
     (made / "cdc-lake.yaml").write_text("source: {name: pos}\n")
     return made
 

@@ -129,3 +129,35 @@ def test_a_table_with_too_many_columns_for_the_terminal_is_shown_as_lines(projec
     with terminal(project, "tables", env={"COLUMNS": "80"}) as screen:
         assert screen.ends(seconds=60) == 0
     assert re.search(r"table *public\.orders", screen.text)
+
+
+# What takes something away, and where it is an option that does.
+TAKES_AWAY = [
+    ("connector", "delete"),
+    ("connector", "register"),
+    ("dlq", "drop"),
+    ("dlq", "replay"),
+    ("down",),
+    ("erase",),
+    ("maintain",),
+    ("replay",),
+    ("retention", "apply"),
+    ("stream", "replay"),
+    ("verify",),
+]
+
+
+@pytest.mark.parametrize("path", TAKES_AWAY, ids=" ".join)
+def test_what_takes_something_away_can_be_tried_before(path: tuple[str, ...]) -> None:
+    assert any("--dry-run" in p.opts for p in VERBS[path].params)
+
+
+def test_a_dry_down_names_what_would_go_and_leaves_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    logs = project / ".cdc-lake" / "logs"
+    logs.mkdir(parents=True)
+    code, out, _ = run(capfd, ["--json", "down", "--wipe", "--dry-run"])
+    assert (code, json.loads(out)) == (0, {"would_stop": [], "would_delete": [str(logs)]})
+    code, out, err = run(capfd, ["down", "--dry-run"])
+    assert (code, out, err) == (0, "", "Would be stopped: nothing, no part runs.\n")
+    assert logs.exists()
+    logs.rmdir()

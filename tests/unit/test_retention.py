@@ -95,6 +95,8 @@ def test_applied_it_takes_away_what_was_planned_and_leaves_what_is_shown(
 ) -> None:
     current = shown(feed.folder, "current.public.orders", "current.public.bag")
     _, planned = run(feed.folder, "retention", "plan", capfd=capfd)
+    code, dry = run(feed.folder, "retention", "apply", "--dry-run", capfd=capfd)
+    assert (code, dry["applied"], outcomes(dry)) == (0, False, outcomes(planned))
     code, document = run(feed.folder, "retention", "apply", capfd=capfd)
     assert code == 0
     assert {t: ("due", *n) for t, (_, *n) in outcomes(document).items()} == outcomes(planned)
