@@ -83,6 +83,25 @@ def restock(connection: Connection, shop: Shop, rng: Random) -> Effect:
     return Effect("restock", {("inventory", "update"): len(low)}, store)
 
 
+def stocktake(connection: Connection, shop: Shop, rng: Random) -> Effect:
+    """Somebody counts up to three shelves of a store, and one to three pieces fewer are there than the books say."""
+    store = shop.store(rng)
+    counted = _query(
+        connection,
+        "SELECT product_id, on_hand FROM inventory WHERE store_id = %s AND product_id = ANY(%s) AND on_hand > 0"
+        " ORDER BY product_id FOR UPDATE",
+        (store, shop.basket(rng, store, 3)),
+    )
+    if not counted:
+        raise Refused("nothing to count")
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE inventory SET on_hand = on_hand - %s, updated_at = now() WHERE store_id = %s AND product_id = %s",
+            [(min(rng.randint(1, 3), shelf.on_hand), store, shelf.product_id) for shelf in counted],
+        )
+    return Effect("stocktake", {("inventory", "update"): len(counted)}, store)
+
+
 def give_back(connection: Connection, shop: Shop, rng: Random) -> Effect:
     """A customer returns one piece: line, total and stock follow, and the money goes back."""
     order = _lock_order(connection, shop.order(rng), ("completed", "shipped"))
@@ -206,8 +225,9 @@ def delist(connection: Connection, shop: Shop, rng: Random) -> Effect:
 
 # How often each happens; the sum is 100.
 MIX: dict[str, tuple[Transaction, float]] = {
-    "sale": (sale, 66),
+    "sale": (sale, 65),
     "restock": (restock, 10),
+    "stocktake": (stocktake, 1),
     "return": (give_back, 6),
     "ship": (ship, 6),
     "price": (change_price, 4),
