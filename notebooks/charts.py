@@ -18,6 +18,9 @@ from matplotlib.transforms import blended_transform_factory
 
 INK, MUTED, GRID = "#22303c", "#6b7884", "#e3e8ec"
 BLUE, LIGHT, ORANGE, RED = "#1f6f9c", "#a9cbe0", "#e08a2c", "#b8343a"
+# Colours of parts that are told apart by nothing else; no more than these.
+SERIES = (BLUE, ORANGE, LIGHT, RED, "#6b8f3c", "#7d5ba6", "#8c6d4f")
+_AROUND = LinearSegmentedColormap.from_list("around", [RED, "#f7f3ef", BLUE])
 _SHADES = LinearSegmentedColormap.from_list("revenue", ["#e6f0f6", LIGHT, BLUE, "#0b3550"])
 
 Number = Callable[[float], str]
@@ -39,6 +42,14 @@ _STYLE: Any = {
 def thousands(value: float) -> str:
     """1234567 as 1,234,567."""
     return f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that a person would choose."""
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}s"
+    return f"{seconds:.0f} s"
 
 
 def canvas(finding: str, how: str, *, x: str, y: str, height: float = 4.2) -> tuple[Figure, Axes]:
@@ -98,6 +109,7 @@ def columns_of_bars(
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
     time_axis(axes)
+    axes.set_ylim(top=1.14 * max([*ends, 1.0]))  # room for the legend
     axes.legend(frameon=False, loc="upper left", ncols=len(parts))
 
 
@@ -127,6 +139,106 @@ def heat_map(
     bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30, format=FuncFormatter(lambda value, _: thousands(value)))
     bar.set_label(unit + (", logarithmic" if skewed else ""), color=MUTED)
     bar.outline.set_visible(False)
+
+
+def index_map(
+    figure: Figure,
+    axes: Axes,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    *,
+    unit: str,
+) -> None:
+    """A field per row and column with its number in it: 100 is as everywhere, blue is more, red is less."""
+    reach = max([abs(value - 100) for line in values for value in line] or [1.0]) or 1.0
+    image = axes.imshow(values, aspect="auto", cmap=_AROUND, norm=Normalize(100 - reach, 100 + reach))
+    for y, line in enumerate(values):
+        for x, value in enumerate(line):
+            ink = "white" if abs(value - 100) > 0.7 * reach else INK
+            axes.annotate(f"{value:.0f}", (x, y), ha="center", va="center", fontsize=9, color=ink)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=30)
+    bar.set_label(unit, color=MUTED)
+    bar.outline.set_visible(False)
+
+
+def changes_of(axes: Axes, names: Sequence[str], values: Sequence[float], *, text: Number) -> None:
+    """A horizontal bar per name, to the right for more and to the left for less than before."""
+    places = range(len(names))
+    axes.barh(places, values, color=[BLUE if value >= 0 else RED for value in values], height=0.72)
+    for place, value in zip(places, values, strict=True):
+        side = (4, "left") if value >= 0 else (-4, "right")
+        axes.annotate(text(value), (value, place), (side[0], 0), textcoords="offset points", va="center", ha=side[1],
+                      fontsize=9, color=INK)  # fmt: skip
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    _named_rows(axes, names)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
+
+
+def before_and_after(
+    axes: Axes, names: Sequence[str], before: Sequence[float], after: Sequence[float], *, text: Number
+) -> None:
+    """Two points per name with a line between them: what was, in grey, and what is now."""
+    for place, (was, now) in enumerate(zip(before, after, strict=True)):
+        colour = RED if now > was else BLUE
+        axes.plot([was, now], [place, place], color=colour, linewidth=2, alpha=0.6, zorder=1)
+        axes.plot([was], [place], "o", color=MUTED, markersize=6)
+        axes.plot([now], [place], "o", color=colour, markersize=7)
+        change = f"{text(was)} → {text(now)}"
+        axes.annotate(change, (max(was, now), place), (9, 0), textcoords="offset points", va="center", fontsize=9)
+    _named_rows(axes, names)
+    axes.margins(x=0.22, y=0.08)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def estimates(
+    axes: Axes, names: Sequence[str], values: Sequence[float], errors: Sequence[float], *, nothing: float = 0.0
+) -> None:
+    """A point per name with the range that holds the truth in 95 of 100 cases; a dashed line where nothing is told."""
+    for place, (value, error) in enumerate(zip(values, errors, strict=True)):
+        sure = abs(value - nothing) > error
+        axes.errorbar([value], [place], xerr=[error], fmt="o", color=BLUE if sure else MUTED, capsize=3, markersize=6)
+        axes.annotate(f"{value:+.1f}", (value, place), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+    axes.axvline(nothing, color=ORANGE, linewidth=1.2, linestyle="--")
+    _named_rows(axes, names)
+    axes.margins(y=0.12)
+
+
+def cloud(axes: Axes, x: Sequence[float], y: Sequence[float], weights: Sequence[float]) -> None:
+    """A point for each pair, larger for a larger weight."""
+    largest = max(weights, default=1.0)
+    axes.scatter(x, y, s=[14 + 150 * weight / largest for weight in weights], color=BLUE, alpha=0.45, linewidth=0)
+    axes.axhline(0, color=GRID, linewidth=1)
+    axes.axvline(0, color=GRID, linewidth=1)
+    axes.grid()
+
+
+def spans(
+    axes: Axes,
+    names: Sequence[str],
+    begins: Sequence[datetime],
+    ends: Sequence[datetime],
+    lasting: Sequence[bool],
+) -> None:
+    """A bar in time per name, red where it lasts still."""
+    for place, (begin, end, still) in enumerate(zip(begins, ends, lasting, strict=True)):
+        left, right = _numbers([begin, end])
+        axes.barh([place], [right - left], left=[left], height=0.6, color=RED if still else LIGHT)
+    _named_rows(axes, names)
+    axes.margins(x=0.02)
+    time_axis(axes)
+
+
+def _named_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.tick_params(length=0)
 
 
 def steps(axes: Axes, moments: Sequence[datetime], values: Sequence[float], until: datetime, *, text: Number) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -38,6 +41,21 @@ class ShopLake:
     config: Path
     connection: duckdb.DuckDBPyConnection
 
+    def ask(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """The answer of the lake, a dict for each row."""
+        cursor = self.connection.execute(sql, values)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def upto(self) -> datetime:
+        """The commit up to which the lake is shown, in UTC; before the first change, the latest order that there is."""
+        (row,) = self.ask(
+            """SELECT coalesce((SELECT max(source_ts) FROM lake.cut), (SELECT max(placed_at) FROM orders))
+            AT TIME ZONE 'UTC' AS moment"""
+        )
+        moment: datetime = row["moment"]
+        return moment
+
     def describe(self) -> str:
         """A line for the reader: which lake this is, and up to which commit of the source it is shown."""
         found = self.connection.execute("SELECT max(source_ts AT TIME ZONE 'UTC') FROM lake.cut").fetchone()
@@ -67,6 +85,30 @@ def open_lake(config: str | Path | None = None) -> ShopLake:
         why=f"No {DEFAULT_FILE} in {Path.cwd()} or above it, and {VARIABLE} is not set.",
         next=f"make demo  (it writes a lake), or name your own: export {VARIABLE}=/path/to/{DEFAULT_FILE}",
     )
+
+
+def open_in(mo: Any) -> ShopLake:
+    """The lake for a marimo notebook: that of `--config`, else as `open_lake` finds it.
+
+    Where there is none, the cell says what to do and the ones below do not run; a program ends with the same words.
+    """
+    try:
+        return open_lake(mo.cli_args().get("config"))
+    except NoLake as error:
+        if not mo.running_in_notebook():
+            sys.exit(f"Error: {error}")
+        words = mo.md(f"**{error.message}**\n\n{error.why}\n\nNext: `{error.next}`")
+        mo.stop(True, mo.callout(words, kind="danger"))
+        raise
+
+
+def tell(mo: Any, lake: ShopLake, charts: Sequence[Any]) -> None:
+    """As a program there is nobody to show charts to: print what was found, which is their titles."""
+    if mo.running_in_notebook():
+        return
+    print(lake.describe())
+    for chart in charts:
+        print(f"- {chart.axes[0].get_title(loc='left').strip()}")
 
 
 def named_config(named: str | Path, folder: Path) -> Path:

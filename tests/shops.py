@@ -79,18 +79,37 @@ class Shop:
         """Its configuration."""
         return self.folder / "cdc-lake.yaml"
 
+    def sell(self, store: int, product: int, pieces: int) -> None:
+        """One transaction: an order of one line, and its pieces off the shelf."""
+        order, price = max(self.rows["orders"])[0] + 1, self.rows["products"][product,]["price"]
+        shelf, sold = self.rows["inventory"][store, product], next(iter(self.rows["orders"].values()))
+        line = next(iter(self.rows["order_lines"].values()))
+        total = price * pieces
+        self.change(
+            ("orders", (order,), {**sold, "order_id": order, "store_id": store, "total": total, "placed_at": NOW}),
+            (
+                "order_lines",
+                (order, 1),
+                {**line, "order_id": order, "line_no": 1, "product_id": product, "quantity": pieces}
+                | {"unit_price": price, "line_total": total},
+            ),
+            ("inventory", (store, product), {"on_hand": shelf["on_hand"] - pieces}),
+        )
+
     def change(self, *changes: tuple[str, tuple[Any, ...], Mapping[str, Any] | None]) -> None:
-        """One transaction of updates and deletes: (table, key, new values, or None for a delete)."""
+        """One transaction: (table, key, new values, or None for a delete). A key that is not there is inserted."""
         self.transactions += 1
         tx, when = f"{self.transactions:05d}", NOW + timedelta(minutes=self.transactions)
         counts: dict[str, int] = {}
         for order, (name, key, values) in enumerate(changes, 1):
-            before = self.rows[name].pop(key)
-            after = None if values is None else {**before, **values}
+            before = self.rows[name].pop(key, None)
+            after = None if values is None else {**(before or {}), **values}
             if after is not None:
                 self.rows[name][key] = after
-            image = {"before": dict.fromkeys(before) | _key(name, before)} if after is None else {"after": _wire(after)}
-            self._land(name, "d" if after is None else "u", [before], tx=(tx, order), when=when, **image)
+            op = "c" if before is None else "d" if after is None else "u"
+            known = after or before or {}
+            image = {"before": dict.fromkeys(known) | _key(name, known)} if after is None else {"after": _wire(known)}
+            self._land(name, op, [known], tx=(tx, order), when=when, **image)
             counts[f"public.{name}"] = counts.get(f"public.{name}", 0) + 1
         append_ends(self.folder, [end_row(self.transactions, tx, counts, lsn=1000 + self.transactions, when=when)])
 

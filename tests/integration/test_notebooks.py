@@ -1,4 +1,4 @@
-"""Both notebooks run on a lake that the real stack has filled, and say the numbers that PostgreSQL says."""
+"""All notebooks run on a lake that the real stack has filled, and say the numbers that PostgreSQL says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,12 @@ pytestmark = pytest.mark.stack
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ROOT / "notebooks"
-TRADE = ("sale",) * 12 + ("price",) * 6 + ("return", "cancel", "ship", "restock", "delist", "launch", "erase")
+TRADE = (
+    *("sale",) * 12,
+    *("price",) * 6,
+    *("stocktake",) * 3,
+    *("return", "cancel", "ship", "restock", "delist", "launch", "erase"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,8 @@ class Shop:
 
     config: Path
     dsn: str
+    missing: int
+    changed: int
 
     def rows(self, sql: str) -> list[list[str]]:
         """What PostgreSQL answers, as texts."""
@@ -65,14 +72,22 @@ def shop(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         config = _configure(stack, folder, name, dsn)
         try:
             register(config, config.connector_file(config.all_sources[0]), say=lambda line: None)
-            workload = Workload(dsn)
+            workload, missing = Workload(dsn), 0
             for kind in TRADE:
+                before = _pieces(dsn)
                 workload.perform(kind)
+                missing += before - _pieces(dsn) if kind == "stocktake" else 0
             last = workload.perform("signup").key
             wait_for(lambda: _landed(config, last), "the last transaction in the lake", seconds=120)
-            yield Shop(folder / "cdc-lake.yaml", dsn)
+            changed = sum(n for operations in workload.stats().rows.values() for n in operations.values())
+            yield Shop(folder / "cdc-lake.yaml", dsn, missing, changed)
         finally:
             _forget(stack, config)
+
+
+def _pieces(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        return int(connection.execute("SELECT sum(on_hand) FROM inventory").fetchall()[0][0])
 
 
 def _configure(stack: RunningStack, folder: Path, name: str, dsn: str) -> Config:
@@ -228,3 +243,95 @@ def test_the_price_history_in_the_notebook_ends_at_the_price_in_postgresql(
     prices, product = stock[1]["prices"], int(stock[1]["product"])
     assert len(prices) > 1
     assert [[prices[-1]]] == shop.rows(f"SELECT price FROM products WHERE product_id = {product}")
+
+
+PROGRAM = """import importlib, json
+from matplotlib.figure import Figure
+wanted = {"demand": ["hours"], "stockouts": ["empty_now"], "prices": ["found"], "shrinkage": ["losses"],
+          "last_night": ["events", "prices", "affected"]}
+said = {}
+for name, kept in wanted.items():
+    values = importlib.import_module(f"explore_{name}").app.run()[1]
+    axes = [figure.axes[0] for figure in values.values() if isinstance(figure, Figure)]
+    drawn = [[a.get_title(loc="left").strip(), a.get_xlabel(), a.get_ylabel(), len(a.get_yticklabels())] for a in axes]
+    said[name] = {"charts": drawn, **{one: [list(row.values()) for row in values[one]] for one in kept}}
+print(json.dumps(said, default=str))"""
+
+
+@pytest.fixture(scope="module")
+def explored(shop: Shop) -> dict[str, dict[str, Any]]:
+    """What each of the other marimo notebooks found, run as programs: their charts, and what their cells hold."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=NOTEBOOKS,
+        env={**os.environ, "CDC_LAKE_CONFIG": str(shop.config)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def test_every_chart_says_what_was_found_and_names_its_axes(explored: dict[str, dict[str, Any]]) -> None:
+    charts = {name: found["charts"] for name, found in explored.items()}
+    assert {name: len(drawn) for name, drawn in charts.items()} == {
+        "demand": 3, "stockouts": 3, "prices": 2, "shrinkage": 3, "last_night": 3
+    }  # fmt: skip
+    for title, x, y, names in (chart for drawn in charts.values() for chart in drawn):
+        assert len(title) > 10
+        assert x
+        assert y or names, title
+
+
+def test_the_revenue_of_each_hour_of_the_week_is_that_of_postgresql(
+    shop: Shop, explored: dict[str, dict[str, Any]]
+) -> None:
+    found = [
+        [str(int(day)), str(int(hour)), total, str(orders)] for day, hour, total, orders in explored["demand"]["hours"]
+    ]
+    assert sorted(found) == shop.rows(
+        "SELECT extract(isodow FROM placed_at AT TIME ZONE 'UTC')::int,"
+        " extract(hour FROM placed_at AT TIME ZONE 'UTC')::int, sum(total), count(*)"
+        " FROM orders WHERE status <> 'cancelled' GROUP BY 1, 2"
+    )
+
+
+def test_the_shelves_that_are_empty_now_are_those_of_postgresql(
+    shop: Shop, explored: dict[str, dict[str, Any]]
+) -> None:
+    found = [row[:2] for row in explored["stockouts"]["empty_now"]]
+    assert sorted(found) == shop.rows(
+        "SELECT s.name, p.name FROM inventory JOIN stores s USING (store_id) JOIN products p USING (product_id)"
+        " WHERE on_hand = 0"
+    )
+
+
+def test_every_change_of_a_price_is_found_and_the_last_one_is_the_price_in_postgresql(
+    shop: Shop, explored: dict[str, dict[str, Any]]
+) -> None:
+    found = explored["prices"]["found"]
+    assert 0 < len(found) <= TRADE.count("price")
+    last = {row[0]: row[3] for row in found}
+    prices = dict(shop.rows("SELECT name, price FROM products"))
+    assert {name: price for name, price in last.items() if name in prices and prices[name] != price} == {}
+
+
+def test_what_left_without_a_sale_is_what_the_stocktakes_found_missing(
+    shop: Shop, explored: dict[str, dict[str, Any]]
+) -> None:
+    assert shop.missing > 0
+    assert sum(row[4] for row in explored["shrinkage"]["losses"]) == shop.missing
+
+
+def test_last_night_knows_every_row_that_changed_and_the_customers_behind_them(
+    shop: Shop, explored: dict[str, dict[str, Any]]
+) -> None:
+    night = explored["last_night"]
+    assert len(night["events"]) == shop.changed
+    assert len(night["prices"]) <= TRADE.count("price")
+    cancelled = {str(customer) for why, customer in night["affected"] if why == "order was cancelled"}
+    assert [[c] for c in sorted(cancelled)] == shop.rows(
+        "SELECT DISTINCT customer_id FROM orders WHERE status = 'cancelled' AND customer_id IS NOT NULL"
+    )
