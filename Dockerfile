@@ -7,6 +7,7 @@ COPY requirements-image.lock ./
 RUN /opt/cdc-lake/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-image.lock
 COPY pyproject.toml README.md ./
 COPY cdc_lake ./cdc_lake
+COPY notebooks ./notebooks
 RUN /opt/cdc-lake/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
     && /opt/cdc-lake/bin/pip uninstall --yes --quiet pip hatchling editables trove-classifiers
 

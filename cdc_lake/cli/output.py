@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from cdc_lake.config import Config
@@ -64,6 +66,15 @@ def settings() -> Config:
     from cdc_lake.config import load_config
 
     return load_config(_state.config)
+
+
+def config_file() -> Path:
+    """The file that `settings` reads."""
+    from pathlib import Path
+
+    from cdc_lake.config import DEFAULT_FILE
+
+    return Path(_state.config or DEFAULT_FILE).absolute()
 
 
 def say(text: str) -> None:

@@ -161,6 +161,12 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
         assert (ROOT / source).exists(), source
 
 
+def test_what_the_wheel_takes_from_elsewhere_is_there_when_the_image_is_built() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    copied = {rest.split()[0] for word, rest in instructions() if word == "COPY" and "--from" not in rest}
+    assert {path.split("/")[0] for path in wheel["force-include"]} - copied == set()
+
+
 def test_each_run_of_the_image_installs_only_what_is_locked() -> None:
     for word, rest in instructions():
         if word == "RUN" and "pip install" in rest:
