@@ -37,8 +37,9 @@ soak: env ## the tests that take long; MINUTES=30 is how long the living shop ha
 env: ## the development environment in .venv, from requirements.lock
 	@scripts/environment.sh dev
 
-docs: env ## write the reference pages and the config's JSON schema again, from the code
+docs: env ## write the reference pages and schemas again, from the code, and build the site into build/site
 	@$(PYTHON_IN) scripts/generate_reference.py
+	@$(PYTHON_IN) scripts/build_site.py
 
 RESOLVE := uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: ## resolve pyproject.toml again into the lock files (needs uv)
