@@ -110,7 +110,8 @@ def columns_of_bars(
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
     time_axis(axes)
     axes.set_ylim(top=1.14 * max([*ends, 1.0]))  # room for the legend
-    axes.legend(frameon=False, loc="upper left", ncols=len(parts))
+    if parts:
+        axes.legend(frameon=False, loc="upper left", ncols=len(parts))
 
 
 def heat_map(

@@ -76,7 +76,8 @@ def _(mo):
 
 
 @app.cell
-def _(lake, shop_lake, since, upto):
+def _(lake, shop_lake, since):
+    # No upper bound: the end of a transaction is stamped in milliseconds, and its last changes may bear a later time.
     _tables = " UNION ALL ".join(
         f"SELECT '{table}' AS \"table\", __source_ts AT TIME ZONE 'UTC' AS moment FROM changes.public.{table}"
         " WHERE __op <> 'r'"
@@ -84,10 +85,9 @@ def _(lake, shop_lake, since, upto):
     )
     events = lake.ask(
         f"""
-        SELECT "table", moment FROM ({_tables}) WHERE moment > $1 AND moment <= $2 ORDER BY moment
+        SELECT "table", moment FROM ({_tables}) WHERE moment > $1 ORDER BY moment
         """,
         since,
-        upto,
     )
     return (events,)
 

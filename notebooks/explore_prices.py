@@ -176,10 +176,12 @@ def _(changes, charts, elasticity, found):
     _order = sorted(_known, key=lambda category: _known[category].value)
     _sure = [category for category in _order if _known[category].sure]
     category_chart, _axes = charts.canvas(
-        f"{len(_sure) or 'None'} of {len(_order)} categories answer the price so that it can be told",
+        f"{len(_sure) or 'None'} of {len(_order)} categories answer the price so that it can be told"
+        if _order
+        else "No category was sold often enough around a change of a price",
         "Elasticity with the range that holds the truth in 95 of 100 cases; grey ones cannot be told from none.",
         x="Elasticity: change of demand (%) for a price 1% higher",
-        y="",
+        y="Category",
         height=1.6 + 0.4 * max(len(_order), 2),
     )
     charts.estimates(

@@ -48,10 +48,13 @@ class ShopLake:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def upto(self) -> datetime:
-        """The commit up to which the lake is shown, in UTC; before the first change, the latest order that there is."""
+        """The commit up to which the lake is shown, in UTC; before the first change, the moment of the snapshot."""
         (row,) = self.ask(
-            """SELECT coalesce((SELECT max(source_ts) FROM lake.cut), (SELECT max(placed_at) FROM orders))
-            AT TIME ZONE 'UTC' AS moment"""
+            """
+            SELECT coalesce(
+                (SELECT max(source_ts) FROM lake.cut), (SELECT max(__valid_from) FROM history.public.inventory)
+            ) AT TIME ZONE 'UTC' AS moment
+            """
         )
         moment: datetime = row["moment"]
         return moment
