@@ -6,9 +6,7 @@ with inline schema. A sink's time is that of its whole process; Spark's is of th
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers, source
+from benchmarks.launch import Used, measured
 from benchmarks.report import Report, Table, say
 from cdc_lake.local.stack import Stack
 
@@ -71,18 +70,13 @@ def _rate(work: Callable[[str, str, int], None], bootstrap: str, topic: str, eve
     return rate
 
 
-def sink(ends: Any, prefix: str, client: str, *, more: str = "") -> tuple[float, float, float]:
-    """Seconds, CPU seconds and peak RSS (MB) of a whole `cdc-lake sink run --until-caught-up` process.
+def sink(ends: Any, prefix: str, client: str, *, more: str = "") -> Used:
+    """What it takes to run a whole `cdc-lake sink run --until-caught-up` process.
 
     `more` is added to its configuration."""
     folder = Path(tempfile.mkdtemp(prefix="cdc-lake-sink-"))
     own = prefix + client.replace("-", "")
     source.project(ends, folder, ends.dsn, prefix, name=own, client=client, more=more)
-    before = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "cdc_lake", "-q", "sink", "run", "--until-caught-up"], cwd=folder)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - before
+    used = measured([sys.executable, "-m", "cdc_lake", "-q", "sink", "run", "--until-caught-up"], cwd=folder)
     shutil.rmtree(folder)
-    if status:
-        raise SystemExit(f"the sink ended with status {status}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
+    return used

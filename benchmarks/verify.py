@@ -22,6 +22,7 @@ import duckdb
 import psycopg
 import pyarrow as pa
 
+from benchmarks.launch import measured
 from benchmarks.report import Report, say
 from cdc_lake.capture.catalogue import read_catalogue
 from cdc_lake.connector_file import load_connector
@@ -37,15 +38,6 @@ ROWS = """SELECT i, i % 250, CASE i % 3 WHEN 0 THEN 'open' WHEN 1 THEN 'paid' EL
     (i % 100000)::numeric(10,2) / 4, md5(i::text), timestamptz '2026-01-01' + i * interval '1 second'
     FROM generate_series(1, {rows}) i"""
 CHUNK = 500_000
-# Linux counts what a process had before it became another program: so a small one starts it.
-LAUNCHER = """
-import os, subprocess, sys, time
-began = time.monotonic()
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(process.pid, 0)
-print(time.monotonic() - began, usage.ru_maxrss)
-os._exit(sys.stdout.flush() or os.waitstatus_to_exitcode(status))
-"""
 # What a person would do instead, as far as having both sides in memory.
 BASELINE = """
 import sys, psycopg, pyarrow as pa, cdc_lake
@@ -76,11 +68,8 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
 
 def _measured(command: list[str], code: int = 0) -> tuple[float, float]:
     """Seconds, and the peak of the process's memory in MB."""
-    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False)
-    if done.returncode != code:
-        raise SystemExit(f"{command[3:]}: exit {done.returncode}: {done.stderr}")
-    seconds, kilobytes = done.stdout.split()[-2:]
-    return float(seconds), int(kilobytes) / 1024
+    used = measured(command, code=code)
+    return used.seconds, used.peak_mb
 
 
 @contextmanager

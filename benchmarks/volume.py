@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ import duckdb
 from confluent_kafka import Consumer, Producer
 
 from benchmarks import source
+from benchmarks.launch import measured
 from benchmarks.report import Report, Table, say
-from benchmarks.verify import LAUNCHER
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import log_path
 from cdc_lake.local.stack import Stack
@@ -183,9 +182,5 @@ def _rate(commits: list[tuple[float, int]], low: float, high: float) -> float:
 
 def _command(config: Path, *arguments: str) -> tuple[float, float]:
     """Seconds of a command, and its peak memory in MB."""
-    command = [sys.executable, "-m", "cdc_lake", "--config", str(config), *arguments]
-    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)}: exit {done.returncode}")
-    seconds, kilobytes = done.stdout.split()[-2:]
-    return float(seconds), int(kilobytes) / 1024
+    used = measured([sys.executable, "-m", "cdc_lake", "--config", str(config), *arguments])
+    return used.seconds, used.peak_mb

@@ -13,6 +13,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SESSION = """
 import json, sys
+
+class WithoutPandas:  # Arrow takes it where it is there, and needs it for nothing that is done here
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(name=name)
+
+sys.meta_path.insert(0, WithoutPandas())
 from importlib.metadata import packages_distributions
 import cdc_lake.cli.main
 from cdc_lake.config import Config
