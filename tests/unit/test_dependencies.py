@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 SESSION = """
 import json, sys
 
-class WithoutPandas:  # Arrow takes it where it is there, and needs it for nothing that is done here
+class Without:  # Arrow takes them where they are there, and needs them for nothing that is done here
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "pandas":
+        if name.partition(".")[0] in ("dateutil", "pandas"):
             raise ModuleNotFoundError(name=name)
 
-sys.meta_path.insert(0, WithoutPandas())
+sys.meta_path.insert(0, Without())
 from importlib.metadata import packages_distributions
 import cdc_lake.cli.main
 from cdc_lake.config import Config
