@@ -119,10 +119,10 @@ class BrokerContract:
         reader = subscribed(kafka.broker(), topic)
         reader.drain(topic)
         kafka.produce_aborted(topic, 0, numbered(900, 2))
-        reader.drain(topic)
+        # A real coordinator answers before its marker is in the partition.
+        reader.until(lambda: reader.batches[-1].end == 4, "the end of the transaction")
         assert reader.values(topic) == values(0, 1)
         assert len(reader.batches[-1]) == 0
-        assert reader.batches[-1].end == 4
 
     def test_a_paused_partition_is_silent_and_goes_on_where_it_stopped(self, kafka: Kafka) -> None:
         topic = f"{kafka.prefix}.a"
