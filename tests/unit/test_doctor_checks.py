@@ -769,9 +769,12 @@ def check_names() -> set[str]:
     package = ROOT / "cdc_lake"
     files = [
         *(package / "capture" / "checks").glob("*.py"), *package.glob("*/check_*.py"), *package.glob("check_*.py"),
-        *(package / "cli").glob("doctor*.py"), *(package / "init").glob("*.py"),
+        *(package / "cli").glob("doctor*.py"), *(package / "init").glob("*.py"), *package.glob("*/check.py"),
     ]  # fmt: skip
-    parts = "machine|stack|connect|connector|source|slot|publication|tables|columns|role|broker|topics|sink|lake|doctor"
+    parts = (
+        "machine|stack|connect|connector|source|slot|publication|tables|columns|role|broker|topics|sink|lake|doctor"
+        "|traces|lineage"
+    )
     constants = {
         node.value
         for file in files
