@@ -50,6 +50,11 @@ class Snapshot:
         rows = pa.concat_tables([part for _, part in self.parts])
         return rows.select(columns) if columns else rows
 
+    def to_pyarrow_dataset(self) -> Any:
+        fragments = [SimpleNamespace(path=name) for name, _ in self.parts]
+        files = SimpleNamespace(open_input_file=lambda name: _as_file(dict(self.parts)[name]))
+        return SimpleNamespace(schema=self.parts[0][1].schema, filesystem=files, get_fragments=lambda _: fragments)
+
     def file_uris(self) -> list[str]:
         return [f"{self.path}/{name}" for name, _ in self.parts]
 
@@ -61,6 +66,12 @@ class Snapshot:
         assert self.store is not None
         newest = self.store.tables[self.path]
         self.store.tables[self.path] = replace(newest, number=newest.number + 1, description=text)
+
+
+def _as_file(rows: pa.Table) -> pa.BufferReader:
+    out = pa.BufferOutputStream()
+    pq.write_table(rows, out)
+    return pa.BufferReader(out.getvalue())
 
 
 def _statistics(rows: pa.Table) -> dict[str, Any]:
