@@ -51,7 +51,11 @@ def test_a_running_sink_merges_its_files_and_folds(shop: Project, monkeypatch: p
         with Caretaker(lambda: sink.progress.commits, maintain_command(str(file), 256)):
             workload.start()
             # Maintenance has what the processors have left, which is little beside other tests.
-            wait_for(lambda: Path(log).exists() and "OPTIMIZE" in operations(log), "files to be merged", seconds=300)
+            wait_for(
+                lambda: DeltaTable.is_deltatable(log) and "OPTIMIZE" in operations(log),
+                "files to be merged",
+                seconds=300,
+            )
             merged = sink.progress.commits
             wait_for(lambda: sink.progress.commits > merged, "the sink to go on", seconds=60)
     finally:
