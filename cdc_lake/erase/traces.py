@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError
 
 from cdc_lake.erase.log import explained
 from cdc_lake.land.layout import data_infos, open_store
+from cdc_lake.land.reading import read_file
 from cdc_lake.land.swap import READABLE, live_files
 from cdc_lake.project.lake import Lake
 
@@ -80,7 +81,7 @@ def _clear_line(line: str, live: Collection[str]) -> str:
 
 def _clear_checkpoint(store: pafs.FileSystem, name: str, live: Collection[str]) -> None:
     with store.open_input_file(name) as file:
-        table = pq.ParquetFile(file).read(use_threads=False)
+        table = read_file(file)
     changed = False
     for kind in ("add", "remove"):
         place = table.schema.get_field_index(kind)

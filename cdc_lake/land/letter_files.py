@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
 from cdc_lake.land.layout import open_store
+from cdc_lake.land.reading import read_file
 from cdc_lake.land.swap import live_files
 from cdc_lake.land.tables import DEAD_LETTERS
 
@@ -37,7 +38,7 @@ def rewritten(
     store, added, replaced = open_store(path, options), list[AddAction](), dict[str, int]()
     for name, size in live_files(table).items():
         with store.open_input_file(name) as file:
-            rows = pq.ParquetFile(file).read(use_threads=False).select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
+            rows = read_file(file).select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
         goes, loses = (_among(rows, ids) for ids in (gone, emptied))
         if not pc.any(pc.or_(goes, loses)).as_py():
             continue

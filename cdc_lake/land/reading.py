@@ -19,17 +19,24 @@ from deltalake import DeltaTable
 def read_rows(table: DeltaTable, columns: Sequence[str] | None = None, within: ds.Expression | None = None) -> pa.Table:
     """The rows of a snapshot: all of them, or those for which `within` holds. Raises OSError and DeltaError."""
     dataset: Any = table.to_pyarrow_dataset()
-    wanted = dataset.schema.names if columns is None else list(columns)
-    schema = pa.schema([dataset.schema.field(name) for name in wanted])
-    parts = [_read(dataset.filesystem, f.path, dataset.schema) for f in dataset.get_fragments(within)]
-    whole = pa.concat_tables(parts) if parts else dataset.schema.empty_table()
-    return (whole if within is None else whole.filter(within)).select(wanted).cast(schema)
+    schema = dataset.schema
+    wanted = schema.names if columns is None else list(columns)
+    # Which columns `within` looks at, an expression does not tell; without one no others are read than wanted.
+    needed = schema if within is not None else pa.schema([schema.field(name) for name in wanted])
+    parts = [_read(dataset.filesystem, f.path, needed) for f in dataset.get_fragments(within)]
+    whole = pa.concat_tables(parts or [needed.empty_table()])
+    return (whole if within is None else whole.filter(within)).select(wanted)
+
+
+def read_file(file: Any, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one open Parquet file, with those of `columns` that it has; all without."""
+    return pq.ParquetFile(file).read(columns, use_threads=False)
 
 
 def _read(store: Any, path: str, schema: pa.Schema) -> pa.Table:
     """One file with the columns of `schema`; null where it was written before the table had one."""
     with store.open_input_file(path) as file:
-        rows = pq.ParquetFile(file).read(use_threads=False)
+        rows = read_file(file, schema.names)
     there = set(rows.schema.names)
     arrays = [rows[f.name] if f.name in there else pa.nulls(len(rows), f.type) for f in schema]
     return pa.table(arrays, names=schema.names).cast(schema)

@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 
 from cdc_lake.errors import LakeError, first_line
 from cdc_lake.land.layout import open_store, rule_state_path
+from cdc_lake.land.reading import read_file
 from cdc_lake.react.engine import Memory
 
 _COMMANDS = {"rule": "rules", "model": "stream"}
@@ -82,7 +83,7 @@ class Memories:
         """The memory at a position; None when there is none of this form of the rule, or it cannot be read."""
         try:
             with self._store(rule).open_input_file(_name(rule, position)) as file:
-                rows = pq.ParquetFile(pa.BufferReader(file.read())).read(use_threads=False)
+                rows = read_file(pa.BufferReader(file.read()))
             meta = json.loads(rows.schema.metadata[_META])
             return Memory(meta["position"], meta["clock"], rows.replace_schema_metadata(None))
         except (OSError, DeltaError, pa.ArrowException, KeyError, ValueError, TypeError):
