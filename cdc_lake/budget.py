@@ -40,14 +40,14 @@ class Budget:
         """The budget of each of so many sinks in one process."""
         room = max((memory_mb * 1_000_000 - PROCESS_BYTES) / sinks, LEAST_BYTES)
         share = min(1.0, room / _PLENTY_BYTES)
-        buffered = int(128_000_000 * room / _PLENTY_BYTES)
+        buffered = int(AMPLE.buffered * room / _PLENTY_BYTES)
         return cls(
             buffered=buffered,
             flush=int(min(flush_mb * 1_000_000, buffered / 2)),
-            queued=int((64 << 20) * share),
-            polled=int(16_000_000 * share),
-            joined=int(64_000_000 * share),
-            kept=int((256 << 20) * share),
+            queued=int(AMPLE.queued * share),
+            polled=int(AMPLE.polled * share),
+            joined=int(AMPLE.joined * share),
+            kept=int(AMPLE.kept * share),
         )
 
 
