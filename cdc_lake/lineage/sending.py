@@ -22,8 +22,6 @@ log = logging.getLogger("cdc_lake.lineage")
 _WAITING = 1000
 _LONGEST = 200
 _SECRET = re.compile(r"auth|key|token|pass|secret|credential|header", re.IGNORECASE)
-# How long the end of a command waits for what is still to be sent, where sending fails and where it is only slow.
-QUICK_SECONDS, PATIENT_SECONDS = 2.0, 10.0
 
 
 def _hidden(config: Any, *, secret: bool = False) -> Iterator[str]:
@@ -70,10 +68,7 @@ class Sender:
         self._closed.set()
         with contextlib.suppress(queue.Full):
             self._events.put_nowait(None)
-        self._thread.join(QUICK_SECONDS)
-        if self._thread.is_alive() and not self._failing:
-            self._thread.join(PATIENT_SECONDS - QUICK_SECONDS)
-        if self._thread.is_alive():
+        if not undelivered.wait_for_last(self._thread, lambda: self._failing):
             undelivered.count("lineage", self._events.qsize())
             log.warning("The last events of lineage were not delivered to %s in time.", self.where)
 

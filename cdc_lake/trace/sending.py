@@ -18,8 +18,6 @@ from cdc_lake.trace.wish import Wish, secrets
 log = logging.getLogger("cdc_lake.trace")
 _THEIRS = "opentelemetry"
 _LONGEST = 200
-# How long the end of a command waits for what is still to be sent, where sending fails and where it is only slow.
-QUICK_SECONDS, PATIENT_SECONDS = 2.0, 10.0
 
 
 class Sender(SpanExporter):
@@ -81,8 +79,5 @@ def end(provider: TracerProvider, sender: Sender) -> None:
     """Deliver what is left, and wait a bounded time for it: a short one where the collector makes trouble."""
     closing = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
     closing.start()
-    closing.join(QUICK_SECONDS)
-    if closing.is_alive() and not sender.troubled:
-        closing.join(PATIENT_SECONDS - QUICK_SECONDS)
-    if closing.is_alive():
+    if not undelivered.wait_for_last(closing, lambda: sender.troubled):
         log.warning("The last traces were not delivered to %s in time.", sender.endpoint)
