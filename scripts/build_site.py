@@ -64,12 +64,17 @@ def linked(page: Path) -> Iterator[Path]:
             yield there
 
 
+def is_code(file: Path) -> bool:
+    """Whether a file is shown as a page of its own. A schema is for programs, which want it as it is."""
+    return file.suffix in LANGUAGES and not file.name.endswith(".schema.json")
+
+
 def put(file: Path, place: Path) -> None:
     """A page with its links to code led to the pages of that code, code as such a page, anything else as it is."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".md":
         place.write_text(with_pages_of_code(file), encoding="utf-8")
-    elif file.suffix in LANGUAGES and not file.name.endswith(".schema.json"):
+    elif is_code(file):
         name, text = file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")
         head = f"---\ntitle: {file.name}\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
         shown = f"````{LANGUAGES[file.suffix]}\n{text}````\n"
@@ -84,7 +89,7 @@ def with_pages_of_code(page: Path) -> str:
     def led(found: re.Match[str]) -> str:
         start, target, anchor, end = found.groups()
         there = (page.parent / target).resolve()
-        code = "://" not in target and there.suffix in LANGUAGES and not there.name.endswith(".schema.json")
+        code = "://" not in target and is_code(there)
         return f"{start}{target}{'.md' if code else ''}{anchor or ''}{end}"
 
     text, done, parts = page.read_text(encoding="utf-8"), 0, []

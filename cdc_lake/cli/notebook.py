@@ -51,9 +51,9 @@ def notebook(
 
 
 def _need(tool: str) -> None:
-    from importlib.util import find_spec
+    from cdc_lake.extras import is_there
 
-    if find_spec(tool) is None:
+    if not is_there(tool):
         raise ModuleNotFoundError(f"No module named {tool!r}", name=tool)
 
 
