@@ -125,7 +125,11 @@ def spark(bootstrap: str, topic: str, events: int, *, inline: bool) -> float | N
     job = [str(Path(__file__).with_name("spark_job.py")), bootstrap, topic, folder, str(python.parents[2] / "ivy")]
     try:
         done = subprocess.run(
-            [str(python), *job, str(os.cpu_count()), schema], capture_output=True, text=True, check=False
+            # -P: beside the job lies profile.py, which Python would take for its own.
+            [str(python), "-P", *job, str(os.cpu_count()), schema],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -61,7 +61,8 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
 def _run(config: Path, stacks: Path) -> tuple[dict[int, float], dict[int, str]]:
     """CPU seconds and names of the system, by thread, of a sink that lands all there is."""
     sink = [sys.executable, "-m", "cdc_lake", "--config", str(config), "sink", "run", "--until-caught-up"]
-    spy = ["py-spy", "record", "--rate", str(_RATE), "--format", "raw", "--threads", "-o", str(stacks), "--", *sink]
+    program = str(Path(sys.executable).with_name("py-spy"))
+    spy = [program, "record", "--rate", str(_RATE), "--format", "raw", "--threads", "-o", str(stacks), "--", *sink]
     used, comms = dict[int, float](), dict[int, str]()
     with subprocess.Popen(spy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as recorder:
         while True:
