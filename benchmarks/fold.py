@@ -181,7 +181,8 @@ def tell_fold(table: Table, name: str, took: dict[str, Any], own: float | None) 
 
 def data_files(*folders: str) -> dict[str, int]:
     """The data files of tables, each with its bytes."""
-    return {str(p): p.stat().st_size for folder in folders for p in Path(folder).glob("*.parquet")}
+    found = (p for folder in folders for p in Path(folder).rglob("*.parquet") if "_delta_log" not in p.parts)
+    return {str(p): p.stat().st_size for p in found}
 
 
 def _files(root: str) -> dict[str, int]:
