@@ -65,7 +65,12 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"cdc-lake {__version__}")
+        if output.as_json():
+            from cdc_lake.cli.shapes import VERSION
+
+            output.emit({"version": __version__, "json_version": VERSION})
+        else:
+            typer.echo(f"cdc-lake {__version__}")
         raise typer.Exit
 
 

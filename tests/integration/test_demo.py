@@ -18,6 +18,7 @@ from cdc_lake.cli.demo_stage import Stage
 from cdc_lake.cli.demo_story import ask_lake, ask_source, question
 from cdc_lake.config import STATE_FOLDER, load_config
 from cdc_lake.local.retail.loader import TABLES
+from tests.shapes import check_shape
 
 pytestmark = pytest.mark.stack
 
@@ -69,6 +70,7 @@ def test_the_demo_proves_what_it_says_and_a_kept_one_answers_until_it_is_stopped
     code, out, err = run(project, "--keep", "--json", "--rows", "4000")
     assert code == 0, err
     told = json.loads(out)
+    check_shape("demo", told)
     assert told["ok"] is True
     assert {table["table"] for table in told["verify"]} >= {f"public.{name}" for name in TABLES}
     assert all(table["missing"] == table["extra"] == table["different"] == 0 for table in told["verify"])

@@ -26,6 +26,7 @@ import pytest
 from cdc_lake.errors import CdcLakeError, UnavailableError
 from cdc_lake.local import ports, postgres
 from cdc_lake.local.stack import Stack
+from tests.shapes import check_shape
 
 pytestmark = pytest.mark.stack
 Eventually = Callable[..., Any]
@@ -176,6 +177,7 @@ def test_an_up_killed_while_it_makes_the_data_folder_leaves_no_half_of_one(
 def test_two_copies_run_beside_each_other(stack: Any, shop: Path, copy: Stack) -> None:
     done = cli(shop, "up", "--json")
     assert done.returncode == 0, done.stderr
+    check_shape("up", json.loads(done.stdout))
     assert {part["state"] for part in json.loads(done.stdout)["stack"].values()} == {"running"}
     assert not set(pids(copy).values()) & set(pids(stack.stack).values())
     known, other = (set(s.state.recall("ports").values()) for s in (copy, stack.stack))
