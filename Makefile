@@ -43,7 +43,7 @@ docs: env ## write the reference pages and schemas again, from the code, and bui
 
 RESOLVE := uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: ## resolve pyproject.toml again into the lock files (needs uv)
-	$(RESOLVE) --extra embedded --extra fast --extra notebooks --extra otel --extra lineage --group dev --group build -o requirements.lock
+	$(RESOLVE) --extra embedded --extra fast --extra notebooks --extra otel --extra lineage --extra service --group dev --group build -o requirements.lock
 	$(RESOLVE) --extra embedded --extra fast --group build -c requirements.lock -o requirements-demo.lock
 	$(RESOLVE) --extra fast --extra otel --extra lineage --group build -c requirements.lock -o requirements-image.lock
 

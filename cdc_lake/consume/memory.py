@@ -112,8 +112,12 @@ class MemoryKafka:
         broker._leave()
 
     def committed(self, group: str = "sink") -> dict[TopicPartition, int]:
-        """What the group committed for lag monitors."""
-        return dict(self._groups[group].committed)
+        """What the group committed for lag monitors; nothing of a group that never was."""
+        return dict(self._groups.get(group, _Group()).committed)
+
+    def members(self, group: str = "sink") -> int:
+        """How many members a group has now."""
+        return len(self._groups.get(group, _Group()).members)
 
     def info(self, tp: TopicPartition) -> PartitionInfo:
         """A partition as the broker sees it now."""

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.stack
 # Not run here: commands that need a terminal, never end, or are about another place than a captured project. Each is
 # parsed by tests/unit/test_docs.py; most have integration tests of their own.
 NOT_HERE = re.compile(
-    r"^(make|docker|cd|export|pip|uv) |^PYTHON="
+    r"^(make|docker|cd|export|pip|uv|python) |^PYTHON="
     r"|^cdc-lake (sql|demo|up|down|shop|init .*--dsn|--install-completion|status --watch)\b"
     r"|^cdc-lake sink run( --(tables|accept-gap|metrics|log) .*)?$"
 )

@@ -148,7 +148,7 @@ def test_every_command_line_parses(block: Block, line: str) -> None:
         except TyperException as error:
             pytest.fail(f"{block}: {line}: {error.format_message()}")
     else:
-        assert program in {"pip", "uv", "cd", "export", "compose"}, f"{block}: {program} is not known here"
+        assert program in {"pip", "uv", "cd", "export", "compose", "python"}, f"{block}: {program} is not known here"
 
 
 def check_compose(arguments: list[str]) -> list[str]:

@@ -27,6 +27,7 @@ PARTS: dict[str, set[str]] = {
     "query": {"land", "maintain", "project"},
     "react": {"land", "query"},
     "serve": {"query"},
+    "service": {"consume"},
     "trace": set(),
     "lineage": set(),
     "local": set(),
