@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cdc_lake.budget import AMPLE, Budget
 from cdc_lake.consume import Broker, PartitionInfo, open_broker
 from cdc_lake.consume.columns import Header
 from cdc_lake.consume.memory import MemoryKafka
@@ -82,8 +83,9 @@ class Real:
         self._topics: set[str] = set()
         self._brokers: list[Broker] = []
 
-    def broker(self, group: str = "g") -> Broker:
-        broker = open_broker(self._client, self._bootstrap, group=f"{self.prefix}-{group}")
+    def broker(self, group: str = "g", budget: Budget = AMPLE, **options: Any) -> Broker:
+        name = f"{self.prefix}-{group}"
+        broker = open_broker(self._client, self._bootstrap, group=name, options=options, budget=budget)
         self._brokers.append(broker)
         return broker
 

@@ -2,8 +2,8 @@
 
 kafka-python runs rebalance callbacks on its network thread, so they only take note, and hold a partition back (paused)
 until `poll` has asked the pipeline. Used of kafka-python beyond its documented interface: the fetcher's
-`PartitionRecords` (see unpack.py) and its timing, the cluster metadata with its topic ids, the connection manager's
-loop, and whether the coordinator is joining.
+`PartitionRecords` (see unpack.py), what it asks for and when, the cluster metadata with its topic ids, the connection
+manager's loop, and whether the coordinator is joining.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import re
 import time
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer, errors
@@ -84,7 +85,9 @@ class KafkaPythonBroker(GroupBroker):
         }
         warn_if_readable_by_others(bootstrap, str(settings.get("security_protocol", "PLAINTEXT")))
         self._consumer = connect(bootstrap, settings, wait)
-        self._consumer._fetcher.PartitionRecords = ColumnarRecords
+        fetcher = self._consumer._fetcher
+        fetcher.PartitionRecords = ColumnarRecords
+        fetcher._fetchable_partitions = partial(_fetchable, fetcher)
         self._cluster = self._consumer._client.cluster
         self._next_watch = 0.0
         self._poll_chunks = max(1, budget.polled // CHUNK_BYTES)
@@ -245,6 +248,22 @@ class KafkaPythonBroker(GroupBroker):
         if (known := named(self._bootstrap, error)) is not None:
             raise known from None
         return str(error) or type(error).__name__
+
+
+def _fetchable(fetcher: Any) -> list[KafkaPartition]:
+    """The partitions to ask for now: none of a broker that sent records which are still to be read.
+
+    kafka-python asks a broker once at a time, and would ask now for its other partitions alone. When these are idle, as
+    the transactions' topic is at the end of a snapshot, the broker holds that request for `fetch_max_wait_ms`, and all
+    that is behind it.
+    """
+    found: list[KafkaPartition] = type(fetcher)._fetchable_partitions(fetcher)
+    unread = {fetch.topic_partition for fetch in fetcher._completed_fetches.copy()}
+    if current := fetcher._next_partition_records:
+        unread.add(current.topic_partition)
+    assigned = fetcher._subscriptions.assignment
+    busy = {fetcher._select_read_replica(tp) for tp in unread if tp in assigned}
+    return [tp for tp in found if fetcher._select_read_replica(tp) not in busy] if busy else found
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from cdc_lake.budget import Budget
 from tests.broker_contract import BrokerContract, numbered, subscribed, values
 from tests.brokers import Real
 
@@ -59,6 +61,20 @@ def test_a_message_larger_than_a_fetch_is_read(kafka: Real) -> None:
     reader = subscribed(kafka.broker(), topic)
     reader.drain(topic)
     assert [len(value or b"") for value in reader.values(topic)] == [size, 1]
+
+
+def test_an_idle_topic_does_not_hold_up_a_busy_one(kafka: Real) -> None:
+    """A broker holds a request for idle partitions alone as long as it may, and answers nothing else meanwhile."""
+    busy, idle, rows = f"{kafka.prefix}.busy", f"{kafka.prefix}.idle", 150
+    kafka.create(busy)
+    kafka.create(idle)
+    # A fetch brings much more, compressed, than a poll takes.
+    values = [random.Random(n).randbytes(5_000) * 180 for n in range(rows)]
+    kafka.produce(busy, 0, [(b"k", value) for value in values], **{"compression.type": "zstd"})
+    small = Budget.of(memory_mb=448, flush_mb=64)
+    reader = subscribed(kafka.broker(budget=small, fetch_max_wait_ms=25_000), rf"{kafka.prefix}\..*")
+    reader.until(lambda: len(reader.values(busy)) == rows, "all records of the busy topic")
+    assert reader.values(busy) == values
 
 
 def test_the_topic_id_is_the_same_text_with_every_client(stack: Any) -> None:
