@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from cdc_lake.budget import Budget
 from cdc_lake.config_retention import Retention, RetentionClass, misfit
 from cdc_lake.config_rules import RulesSection, Section, StreamsSection
+from cdc_lake.config_source import Source, refuse_twice
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
 
 if TYPE_CHECKING:
@@ -29,20 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "cdc-lake.yaml"
 STATE_FOLDER = ".cdc-lake"
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-
-
-class Source(Section):
-    """A database that is captured. Without `dsn` it is the embedded PostgreSQL."""
-
-    name: str = Field(
-        default="pos", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="what the source is called in the lake"
-    )
-    connector: str | None = Field(
-        default=None, description="the connector's JSON file; `connectors/<name>.json` when none is named"
-    )
-    dsn: str | None = Field(
-        default=None, description="PostgreSQL address of an administrator, for register and verify", repr=False
-    )
 
 
 class Kafka(Section):
@@ -170,10 +157,25 @@ class Config(Section):
         scheme, remote, _ = uri.partition("://")
         return self.lake.options if remote and self.lake.uri.startswith(f"{scheme}://") else {}
 
+    @model_validator(mode="after")
+    def _event_tables_differ(self) -> Config:
+        refuse_twice(self.all_sources)
+        return self
+
     @property
     def all_sources(self) -> list[Source]:
-        """The captured databases, at least one."""
+        """The captured databases and the sources of events, at least one."""
         return self.sources or [self.source or Source()]
+
+    @property
+    def databases(self) -> list[Source]:
+        """The captured databases."""
+        return [s for s in self.all_sources if s.captured]
+
+    @property
+    def connected(self) -> list[Source]:
+        """The sources that have a connector: databases, and events that one routes out of a table."""
+        return [s for s in self.all_sources if s.captured or s.connector is not None]
 
     @property
     def budget(self) -> Budget:

@@ -27,7 +27,7 @@ from cdc_lake.consume.buffer import Buffer
 from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.inline import schema_id
-from cdc_lake.decode.records import Decoded, TableRows, dead_letter_rows
+from cdc_lake.decode.records import Decoded, Decodes, TableRows, dead_letter_rows
 from cdc_lake.errors import PartitionError, PartitionFenced, UnavailableError
 from cdc_lake.events import SchemaVersion, TableId, TopicPartition
 from cdc_lake.land.append import Span, covered
@@ -36,7 +36,7 @@ from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
 from cdc_lake.logs import correlated
 from cdc_lake.progress import Flushed, Observer, Progress, Times
-from cdc_lake.selection import Selection
+from cdc_lake.selection import Selection, Selects
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +78,15 @@ class Sink:
         catalogue: Callable[[], Mapping[TableId, str]] | None = None,
         columns: AskColumns | None = None,
         worker: Executor | None = None,
-        decoder: Decoder | None = None,
+        decoder: Decodes | None = None,
+        selection: Selects | None = None,
     ) -> None:
         self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
         budget = config.budget
         self._decoder = decoder or Decoder(
             transaction_topic=connector.transaction_topic, home=landing.home, joined=budget.joined
         )
-        self._selection, self._accept_gaps = Selection(config, connector, tables), accept_gaps
+        self._selection, self._accept_gaps = selection or Selection(config, connector, tables), accept_gaps
         self._catalogue = catalogue
         self._catalogue_entries: Mapping[TableId, str] = {}
         self._columns, self._schema_log = columns, landing.schema_log()
@@ -95,12 +96,11 @@ class Sink:
         self._again: dict[TopicPartition, PartitionInfo] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._flush: Future[Landed] | None = None
-        self._flushes = 0
-        self._flushing: list[Span] = []
+        self._flushes, self._flushing = 0, list[Span]()
         self._ahead: _Decoding | None = None
         self._paused = False
-        now = time.monotonic()
-        self._next_catalogue, self._next_lag, self._next_look = 0.0, now + _LAG_SECONDS, now + 2.0
+        self._next_catalogue, self._next_lag = 0.0, time.monotonic() + _LAG_SECONDS
+        self._next_look = time.monotonic() + 2.0
         self._stop = threading.Event()
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="land")
         self._decoding = worker or ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -151,6 +151,7 @@ class Sink:
         """Seek every partition to what the lake holds; leave out those that must stop."""
         self._settle()
         self._forget([info.tp for info in partitions])
+        self._decoder.assigned({info.tp.topic for info in partitions})
         seeks: dict[TopicPartition, int] = {}
         for info in partitions:
             if not self._selection.topic(info.tp.topic):

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
-from cdc_lake.events import TableId
+from cdc_lake.decode.records import Decoded, TableRows
+from cdc_lake.events import RecordBatch, TableId
 from cdc_lake.land.dead_letters import EXPIRED_LETTER, REPLAYED, DeadLetters, Letter
 from cdc_lake.land.erasures import ERASED_LETTER
+
+
+class EventReplay(Protocol):
+    """Decodes letters of a source of events, and makes what was put back count: behind all that has landed."""
+
+    def decode(self, letter: Letter, batch: RecordBatch) -> Decoded:
+        """Decode one letter's record: the same each time."""
+
+    def end(self, decoded: Decoded) -> None:
+        """End the batch that was put back; a second time, nothing happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +38,63 @@ class Replayed:
 def replay(
     letters: DeadLetters,
     chosen: list[Letter],
-    connector: ConnectorFile,
+    connector: ConnectorFile | None,
     *,
+    events: EventReplay | None = None,
     value: bytes | None = None,
     dry_run: bool = False,
     rebuild: Callable[[TableId], None] = lambda _: None,
 ) -> list[Replayed]:
     """Replay `chosen` letters; `value` stands in for the record's own when a person mended it.
 
-    A letter that still cannot be decoded stays dead, with the reason of today.
+    A letter that still cannot be decoded stays dead, with the reason of today. `events` is for those of such a source.
 
     1. Put each event back at its place in the log.
     2. `rebuild` each table that got one: a fold that has passed a letter's offset would never look at it again.
     3. Write down that the letters were replayed. Killed before that, they still wait, and the next replay does all of
        it again, which counts each event once.
     """
-    decoder = Decoder(transaction_topic=connector.transaction_topic, threads=1)
+    decode = events.decode if events is not None else _decoder(connector)
     done = []
     for letter in chosen:
-        if letter.error_class in (ERASED_LETTER, EXPIRED_LETTER):
-            done.append(Replayed(letter.id, "dead", reason=letter.reason))
-            continue
-        decoded = decoder.decode([letter.as_batch(letter.value if value is None else value)])
-        if decoded.dead or not decoded.tables:
-            reason = decoded.dead[0].reason if decoded.dead else "the record holds no change event"
-            done.append(Replayed(letter.id, "dead", reason=reason))
+        gone = letter.error_class in (ERASED_LETTER, EXPIRED_LETTER)
+        decoded = None if gone else decode(letter, letter.as_batch(letter.value if value is None else value))
+        if decoded is None or decoded.dead or not decoded.tables:
+            done.append(Replayed(letter.id, "dead", reason=_why_dead(letter, decoded)))
             continue
         (part,) = decoded.tables
         if dry_run:
             done.append(Replayed(letter.id, "would replay", part.table))
             continue
-        reach("dlq:before-put-back")
-        fresh = letters.put_back(letter, part.table, part.rows)
-        reach("dlq:after-put-back")
+        fresh = _put_back(letters, letter, part, decoded, events)
         done.append(Replayed(letter.id, "replayed" if fresh else "present", part.table))
     if not dry_run:
         _settle(letters, chosen, done, rebuild)
     return done
+
+
+def _put_back(
+    letters: DeadLetters, letter: Letter, part: TableRows, decoded: Decoded, events: EventReplay | None
+) -> bool:
+    reach("dlq:before-put-back")
+    fresh = letters.put_back(letter, part.table, part.rows)
+    reach("dlq:after-put-back")
+    if events is not None:
+        events.end(decoded)
+    return fresh
+
+
+def _why_dead(letter: Letter, decoded: Decoded | None) -> str:
+    if decoded is None:
+        return letter.reason
+    return decoded.dead[0].reason if decoded.dead else "the record holds no change event"
+
+
+def _decoder(connector: ConnectorFile | None) -> Callable[[Letter, RecordBatch], Decoded]:
+    """What decodes letters of a database."""
+    topic = connector.transaction_topic if connector is not None else None
+    decoder = Decoder(transaction_topic=topic, threads=1)
+    return lambda _, batch: decoder.decode([batch])
 
 
 def _settle(

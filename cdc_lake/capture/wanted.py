@@ -9,7 +9,8 @@ from cdc_lake.capture import prepare, submit
 from cdc_lake.capture.postgres import Connection
 from cdc_lake.capture.preflight import Survey, survey
 from cdc_lake.capture.secrets import CaptureRole, capture_role, make_password, password_works
-from cdc_lake.config import Config, Source
+from cdc_lake.config import Config
+from cdc_lake.config_source import Source
 from cdc_lake.connector_file import ConnectorFile, load_connector, refuse_literal_secrets
 from cdc_lake.errors import ConfigError
 

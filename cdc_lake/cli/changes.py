@@ -22,8 +22,8 @@ _EXAMPLES = (
     "cdc-lake changes orders --follow   ·   cdc-lake changes orders --follow --json"
 )
 _POLL_SECONDS = 0.5
-_WORDS = {"c": "create", "u": "update", "d": "delete", "r": "read", "t": "truncate"}
-_STYLES = {"c": "green", "u": "yellow", "d": "red", "r": "dim", "t": "red"}
+_WORDS = {"c": "create", "u": "update", "d": "delete", "r": "read", "t": "truncate", "a": "again"}
+_STYLES = {"c": "green", "u": "yellow", "d": "red", "r": "dim", "t": "red", "a": "dim"}
 _LONGEST = 40
 
 

@@ -283,10 +283,11 @@ def _default_file() -> Path:
     from cdc_lake.errors import UsageError
 
     config = output.settings()
-    if len(config.all_sources) > 1:
-        names = ", ".join(str(config.connector_file(s)) for s in config.all_sources)
-        raise UsageError("Which connector file?", why=f"Several sources are configured: {names}.", next="name the FILE")
-    return config.connector_file(config.all_sources[0])
+    if len(config.connected) != 1:
+        names = ", ".join(str(config.connector_file(s)) for s in config.connected)
+        why = f"Several sources are configured: {names}." if names else "No source of the configuration has one."
+        raise UsageError("Which connector file?", why=why, next="name the FILE")
+    return config.connector_file(config.connected[0])
 
 
 def _file_of(client: ConnectClient, name: str) -> ConnectorFile:

@@ -12,7 +12,8 @@ from cdc_lake.cli import output
 from cdc_lake.errors import EXIT_DIFFERENCES, UsageError
 
 if TYPE_CHECKING:
-    from cdc_lake.config import Config, Source
+    from cdc_lake.config import Config
+    from cdc_lake.config_source import Source
     from cdc_lake.events import TableId
     from cdc_lake.land.dead_letters import DeadLetters, Letter
     from cdc_lake.replay import Replayed
@@ -122,6 +123,7 @@ def _choose(ids: list[str] | None, everything: bool) -> list[tuple[Source, DeadL
 def _replay(chosen: list[tuple[Source, DeadLetters, Letter]], value: bytes | None, *, dry_run: bool) -> list[Replayed]:
     from cdc_lake import replay as replaying
     from cdc_lake.connector_file import load_connector
+    from cdc_lake.event_sink import EventLetters
 
     config = output.settings()
     done: list[Replayed] = []
@@ -129,11 +131,11 @@ def _replay(chosen: list[tuple[Source, DeadLetters, Letter]], value: bytes | Non
         mine = [(store, x) for s, store, x in chosen if s.name == source.name]
         if not mine:
             continue
-        connector = load_connector(config.connector_file(source))
         done += replaying.replay(
             mine[0][0],
             [x for _, x in mine],
-            connector,
+            load_connector(config.connector_file(source)) if source.captured else None,
+            events=None if source.captured else EventLetters(config, source),
             value=value,
             dry_run=dry_run,
             rebuild=partial(_rebuild, config, source),

@@ -21,7 +21,8 @@ from cdc_lake.capture.submit import differ
 from cdc_lake.capture.wanted import work_out
 from cdc_lake.checks import Findings, failed, many, ok
 from cdc_lake.cli.doctor_area import Area
-from cdc_lake.config import Config, Source
+from cdc_lake.config import Config
+from cdc_lake.config_source import Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TableId
@@ -86,7 +87,7 @@ def check_capture(area: Area) -> None:
 
 
 def _sources(area: Area, worker: Worker | None) -> None:
-    for source in area.config.all_sources:
+    for source in area.config.connected:
         findings = area.begin(f"source {source.name}", source.name)
         file = area.config.connector_file(source)
         try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_lake.capture.columns import read_oids
 from cdc_lake.checks import Check, Findings, Status, failed, ok
 from cdc_lake.cli.doctor_area import Area
-from cdc_lake.config import Config, Source
+from cdc_lake.config import Config
+from cdc_lake.config_source import Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.consume import check_topics, open_broker
 from cdc_lake.consume.broker import Broker
@@ -24,6 +24,7 @@ from cdc_lake.query.check_cut import check_cut
 from cdc_lake.query.check_doubts import check_columns_told, check_source_tables
 from cdc_lake.query.doubts import Doubts
 from cdc_lake.query.overview import examine_sources
+from cdc_lake.selection import selection_of
 
 _GROUP = "cdc-lake-doctor"  # only asked with, never joined
 
@@ -104,7 +105,7 @@ def _topics(area: Area, kafka: Kafka, landed: dict[str, Sequence[check_store.Tab
             findings.skip(("topics", "sink"), "lake.tables")
             continue
         try:
-            connector = load_connector(area.config.connector_file(source))
+            connector = load_connector(area.config.connector_file(source)) if source.captured else None
         except CdcLakeError:
             findings.skip(("topics", "sink"), "connector.file")
             continue
@@ -116,24 +117,28 @@ def _topics(area: Area, kafka: Kafka, landed: dict[str, Sequence[check_store.Tab
 def _topics_of(
     config: Config,
     source: Source,
-    connector: ConnectorFile,
+    connector: ConnectorFile | None,
     kafka: Kafka,
     tables: Sequence[check_store.TableFacts],
 ) -> tuple[list[Check], int]:
     """Judge the topics of one source; how many records wait."""
-    infos = kafka.broker.partitions(re.escape(connector.topic_prefix + connector.delimiter) + ".+")
+    infos = kafka.broker.partitions(selection_of(config, source).pattern)
     facts = kafka.topics.read({info.tp.topic for info in infos})
     positions, stopped = resume_points(
         config.lake_uri,
         source.name,
         [(info.tp, info.beginning, info.end, info.topic_id) for info in infos],
-        transaction_topic=connector.transaction_topic,
+        transaction_topic=connector.transaction_topic if connector is not None else None,
         options=config.lake.options or None,
     )
     known = {topic for table in tables for topic in table.topics}
     landed = check_topics.Landed(positions, stopped, known, check_store.newest_age(tables))
     checks = [
-        *check_topics.check_topics(connector, infos, facts, landed),
+        *(
+            check_topics.check_event_topics(list(source.event_tables), infos, facts, landed)
+            if connector is None
+            else check_topics.check_topics(connector, infos, facts, landed)
+        ),
         check_topics.check_retention(check_topics.measure(kafka.topics, infos, facts, landed), facts),
         check_topics.check_lag(infos, landed, flush_seconds=config.sink.flush_seconds),
     ]
@@ -151,7 +156,7 @@ def _shown(area: Area, waiting: dict[str, int]) -> None:
     for name, one in found.items():
         _add_for(area, name, check_cut(one.cut, waiting_records=waiting.get(name)))
         _add_for(area, name, check_columns_told({str(t): d for t, d in one.doubts.items()}))
-    for source in area.config.all_sources:
+    for source in area.config.databases:
         if source.name in found:
             _source_tables(area, source, found[source.name].doubts)
 

@@ -64,7 +64,7 @@ def _check_told(area: Area) -> None:
 def _embedded(config: Config) -> Collection[str]:
     """The parts of the embedded stack that the configuration uses."""
     named = {
-        "postgres": all(source.dsn for source in config.all_sources),
+        "postgres": all(source.dsn for source in config.connected),
         "kafka": config.kafka is not None,
         "connect": config.connect is not None,
     }

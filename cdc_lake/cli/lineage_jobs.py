@@ -108,7 +108,7 @@ class Telling:
         return replace(delta_table(layout.log_path(self._config.lake_uri, source, table)), columns=_LOG)
 
     def _captured(self, source: str) -> Callable[[TableId], Dataset | None]:
-        configured = next((s for s in self._config.all_sources if s.name == source), None)
+        configured = next((s for s in self._config.databases if s.name == source), None)
         try:
             dsn = self._config.dsn(configured) if configured is not None else ""
         except CdcLakeError:

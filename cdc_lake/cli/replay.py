@@ -96,12 +96,13 @@ def _refuse_own(to: Into, window: Window, config: Config) -> None:
         return
     prefixes = [
         c.topic_prefix + c.delimiter
-        for source in config.all_sources
+        for source in config.databases
         if (file := config.connector_file(source)).is_file() and (c := load_connector(file))
     ]
-    if to.name in window.topics or to.name.startswith(tuple(prefixes)):
+    events = [topic for source in config.all_sources for topic in source.event_tables]
+    if to.name in (*window.topics, *events) or to.name.startswith(tuple(prefixes)):
         raise UsageError(
-            f"{to.name} is a topic of the source's connector.",
+            f"{to.name} is a topic that the sink reads.",
             why="The sink reads it: every event would land a second time, as a change that never was.",
             next=f"--into topic:replay.{to.name}",
         )

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cdc_lake.cli import output
+from cdc_lake.errors import UsageError
 
 _EXAMPLES = "Examples:  cdc-lake shop load   ·   cdc-lake shop load --rows 500000   ·   cdc-lake shop trade --rate 50"
 _TELL_SECONDS = 10.0
@@ -79,4 +80,10 @@ def _until_told() -> Iterator[list[int]]:
 
 def _dsn() -> str:
     config = output.settings()
-    return config.dsn(config.all_sources[0])
+    if not config.databases:
+        raise UsageError(
+            "The shop needs a database, and none is configured.",
+            why="All sources of the configuration are of events.",
+            next="add `source: {name: pos}` to cdc-lake.yaml",
+        )
+    return config.dsn(config.databases[0])

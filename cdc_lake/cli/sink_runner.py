@@ -21,10 +21,13 @@ from cdc_lake.cli.caretaker import Caretaker, maintain_command
 from cdc_lake.cli.sink_line import Line
 from cdc_lake.cli.sink_watch import served
 from cdc_lake.cli.witness import witnessed
-from cdc_lake.config import Config, Source
+from cdc_lake.config import Config
+from cdc_lake.config_source import Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.consume import open_broker
+from cdc_lake.consume.broker import Broker
 from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError, LakeError
+from cdc_lake.event_sink import build_event_sink
 from cdc_lake.events import TableId
 from cdc_lake.land.check_store import check_probe
 from cdc_lake.land.landing import Landing
@@ -139,29 +142,34 @@ def build_sink(config: Config, source: Source, *, tables: str | None = None, acc
 
     Raises ConfigError for a wrong connector file, UnavailableError when the broker does not answer.
     """
+    if not source.captured:
+        return build_event_sink(config, source, _open(config, source, tables), tables=tables, accept_gap=accept_gap)
     connector = load_connector(config.connector_file(source))
-    kafka = config.kafka
-    # A sink of some tables is a group of its own: it must not be given partitions that it will not read.
-    group = f"cdc-lake-{source.name}" + (f"-{tables}" if tables else "")
-    broker = open_broker(
-        kafka.client if kafka else "auto",
-        config.bootstrap,
-        group=group,
-        options=kafka.options if kafka else {},
-        budget=config.budget,
-    )
     landing = Landing(
         config.lake_uri, source.name, transaction_topic=connector.transaction_topic, options=config.lake.options or None
     )
     return Sink(
         config,
         connector,
-        broker,
+        _open(config, source, tables),
         landing,
         tables=tables,
         accept_gaps=accept_gap,
         catalogue=lambda: _catalogue(config, source, connector),
         columns=lambda tables: _columns(config, source, tables),
+    )
+
+
+def _open(config: Config, source: Source, tables: str | None) -> Broker:
+    kafka = config.kafka
+    # A sink of some tables is a group of its own: it must not be given partitions that it will not read.
+    group = f"cdc-lake-{source.name}" + (f"-{tables}" if tables else "")
+    return open_broker(
+        kafka.client if kafka else "auto",
+        config.bootstrap,
+        group=group,
+        options=kafka.options if kafka else {},
+        budget=config.budget,
     )
 
 

@@ -95,7 +95,7 @@ def look_at_source(config: Config, numbers: Numbers) -> None:
     found = []
     try:
         with ConnectClient(config.connect_url, timeout=5.0) as client:
-            for source in config.all_sources:
+            for source in config.connected:
                 name = load_connector(config.connector_file(source)).name
                 status = client.find_status(name)
                 if status is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from cdc_lake.cli import output
@@ -33,17 +32,16 @@ def lake(config: Config, *, broker_runs: bool) -> dict[str, Any]:
 
 def kafka_ends(config: Config) -> dict[tuple[str, int], int]:
     """Kafka's end offsets of all topics of all sources; CdcLakeError when they cannot be had."""
-    from cdc_lake.connector_file import load_connector
     from cdc_lake.consume import open_broker
+    from cdc_lake.selection import selection_of
 
     kafka = config.kafka
-    connectors = [load_connector(config.connector_file(source)) for source in config.all_sources]
+    selections = [selection_of(config, source) for source in config.all_sources]
     broker = open_broker(
         kafka.client if kafka else "auto", config.bootstrap, group=_GROUP, options=kafka.options if kafka else {}
     )
     try:
-        patterns = [re.escape(c.topic_prefix + c.delimiter) + ".+" for c in connectors]
-        found = [info for pattern in patterns for info in broker.partitions(pattern)]
+        found = [info for selection in selections for info in broker.partitions(selection.pattern)]
         return {(info.tp.topic, info.tp.partition): info.end for info in found}
     finally:
         broker.close()

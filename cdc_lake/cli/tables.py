@@ -64,7 +64,7 @@ def _numbers(config: Config, source: str, tables: Sequence[TableId]) -> Mapping[
     from cdc_lake.capture.columns import read_oids
 
     try:
-        found = next((s for s in config.all_sources if s.name == source), None)
+        found = next((s for s in config.databases if s.name == source), None)
         return read_oids(config.dsn(found), tables, seconds=_PATIENCE) if found is not None else None
     except CdcLakeError:
         return None

@@ -10,7 +10,8 @@ from cdc_lake.cli import output
 from cdc_lake.errors import EXIT_DIFFERENCES, UsageError, suggest
 
 if TYPE_CHECKING:
-    from cdc_lake.config import Config, Source
+    from cdc_lake.config import Config
+    from cdc_lake.config_source import Source
     from cdc_lake.connector_file import ConnectorFile
     from cdc_lake.query.verify import Report, Verifier
     from cdc_lake.repair.writing import Repaired
@@ -44,7 +45,7 @@ def verify(
     wanted = list(tables or [])
     repaired: list[Repaired] = []
     reports = []
-    for source in config.all_sources:
+    for source in config.databases:
         if repair:
             found, done = _repair_source(config, source, wanted, wait, dry_run=dry_run)
             repaired += done

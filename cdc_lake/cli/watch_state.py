@@ -87,7 +87,7 @@ class Reader:
         found = []
         try:
             with ConnectClient(self._config.connect_url, timeout=_PATIENCE_SECONDS) as client:
-                for source in self._config.all_sources:
+                for source in self._config.connected:
                     name = load_connector(self._config.connector_file(source)).name
                     status = client.find_status(name)
                     state = "absent" if status is None else "FAILED" if status.failure is not None else status.state

@@ -75,6 +75,28 @@ def check_topics(
     ]
 
 
+def check_event_topics(
+    topics: Sequence[str], infos: Sequence[PartitionInfo], facts: TopicFacts, landed: Landed
+) -> list[Check]:
+    """Judge the topics of a source of events against what the lake holds of them."""
+    missing = sorted(set(topics) - {info.tp.topic for info in infos})
+    there = ok("topics.exist", f"{many(len(topics), 'topic')}, {many(len(infos), 'partition')}")
+    if missing:
+        there = warn(
+            "topics.exist",
+            f"not there: {listed(missing)}",
+            why="Nobody has sent an event yet, or the name is another one.",
+            fix="send one, or correct `events` in cdc-lake.yaml",
+        )
+    return [
+        there,
+        _gone(infos, landed),
+        _cleanup(facts),
+        _stopped("topics.recreated", "every topic is the one that was read before", TopicRecreated, landed),
+        _stopped("topics.expired", "no record expired before it was landed", OffsetsExpired, landed),
+    ]
+
+
 def check_retention(unlanded: Sequence[Unlanded], facts: TopicFacts) -> Check:
     """Will the records that wait be landed before Kafka deletes them?"""
     name = "topics.retention"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from cdc_lake.budget import AMPLE
 from cdc_lake.decode.inline import Cut, InlineSchemas, schema_id
-from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, why_not_json
+from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, letter, why_not_json
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition, concatenated
 
 _ENVELOPE = """
@@ -75,7 +75,7 @@ class Decoder:
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
         begun, dead = time.monotonic(), list[DeadLetter]()
-        ordered = list(_joined(sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start)), self._joined))
+        ordered = list(joined(sorted((b for b in batches if len(b)), key=lambda b: (b.tp, b.start)), self._joined))
         metadata = [b for b in ordered if b.tp.topic == self._transaction_topic]
         events = [b for b in ordered if b.tp.topic != self._transaction_topic]
         tables: list[TableRows] = []
@@ -84,6 +84,9 @@ class Decoder:
             tables = self._events(events, dead, schemas)
         transactions = self._transactions(metadata, dead) if metadata else None
         return Decoded(tables, transactions, dead, schemas, (begun, time.monotonic()))
+
+    def assigned(self, topics: Collection[str]) -> None:
+        """What it remembers of topics holds whoever reads them."""
 
     def _events(
         self, batches: Sequence[RecordBatch], dead: list[DeadLetter], schemas: list[SchemaVersion]
@@ -209,7 +212,7 @@ def _runs(tables: Sequence[TableRows], ids: dict[str, tuple[str, str | None]]) -
                 yield SchemaVersion(names[start].as_py(), part.table, "connect", definition, key, tp, offset)
 
 
-def _joined(batches: Sequence[RecordBatch], limit: int) -> Iterator[RecordBatch]:
+def joined(batches: Sequence[RecordBatch], limit: int) -> Iterator[RecordBatch]:
     """Neighbours of one partition as one batch of a bounded size, so that the work on columns is a few long calls."""
     run: list[RecordBatch] = []
     held = 0
@@ -319,16 +322,7 @@ def _dead(batches: Sequence[RecordBatch], ok: pa.Array, envelope: pa.Table | Non
         for i in (n - start for n in sorted(bad) if start <= n < start + len(batch)):
             key, value = batch.keys[i].as_py(), batch.value(i)
             error_class, reason = why_not_json(value) or _why_not_event(key, value)
-            yield DeadLetter(
-                TopicPartition(batch.tp.topic, batch.tp.partition),
-                batch.offsets[i].as_py(),
-                batch.timestamps[i].as_py(),
-                key,
-                value,
-                batch.headers[i].as_py() if batch.headers is not None else None,
-                error_class,
-                reason,
-            )
+            yield letter(batch, i, error_class, reason)
         start += len(batch)
 
 

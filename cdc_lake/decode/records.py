@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from cdc_lake.events import SchemaVersion, TableId, TopicPartition
+from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,16 @@ class Decoded:
     times: tuple[float, float]
 
 
+class Decodes(Protocol):
+    """Makes rows of records. It is called from one thread at a time, but for `assigned`."""
+
+    def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
+        """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
+
+    def assigned(self, topics: Collection[str]) -> None:
+        """Partitions of these topics were given to this process: others may have landed what they hold."""
+
+
 def why_not_json(value: bytes | None) -> tuple[str, str] | None:
     """Why `value` is not one JSON object: (error class, reason); None when it is one or is null."""
     if value is None:
@@ -63,6 +73,20 @@ def why_not_json(value: bytes | None) -> tuple[str, str] | None:
     except RecursionError:
         return "invalid_json", "nested too deeply"
     return None if isinstance(document, dict) else ("not_an_envelope", "the value is not a JSON object")
+
+
+def letter(batch: RecordBatch, row: int, error_class: str, reason: str) -> DeadLetter:
+    """The record in a row of `batch` as a dead letter."""
+    return DeadLetter(
+        TopicPartition(batch.tp.topic, batch.tp.partition),
+        batch.offsets[row].as_py(),
+        batch.timestamps[row].as_py(),
+        batch.keys[row].as_py(),
+        batch.value(row),
+        batch.headers[row].as_py() if batch.headers is not None else None,
+        error_class,
+        reason,
+    )
 
 
 def dead_letter_rows(dead: Sequence[DeadLetter], schema: pa.Schema) -> pa.Table:

@@ -17,8 +17,9 @@ from cdc_lake.errors import OffsetsExpired, PartitionError, TopicRecreated
 from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land import layout, tables
 from cdc_lake.land.append import AppendTable, Span, generation_ids
+from cdc_lake.land.batches import Batches
 from cdc_lake.land.erasures import Screen
-from cdc_lake.land.reading import read_rows
+from cdc_lake.land.reading import last_keys, read_rows
 from cdc_lake.land.store import DeltaStore, Store
 from cdc_lake.land.versions import SchemaLog, recorded_versions
 
@@ -63,7 +64,10 @@ class Landing:
         options: dict[str, str] | None = None,
         pool: Executor | None = None,
         store: Store | None = None,
+        batches: Batches | None = None,
     ) -> None:
+        # Of a source of events: each round is a batch, which ends when its rows have landed.
+        self._batches = batches
         self._root, self._source = root, source
         self._options = options
         self._store = store or DeltaStore(options)
@@ -97,6 +101,8 @@ class Landing:
         found = [home.take_over([tp], generations).get(tp) for home in homes]
         positions = [position for position in found if position is not None]
         self._generation[tp.topic] = generations
+        if self._batches is not None:
+            self._batches.take_over(tp, [home.open() for home in homes if home is not self._dead])
         if not positions:
             return beginning
         position = min(positions)
@@ -128,7 +134,7 @@ class Landing:
         2. Tables that are new to a topic declare where they begin, before anything else of the topic moves on.
         3. Dead letters, so that no row is skipped without one.
         4. Each table's rows and positions, in one commit each, side by side.
-        5. Transactions last: their END makes rows count, so it comes after them.
+        5. Transactions last: their END makes rows count, so it comes after them. So does the end of a batch of events.
         """
         landed = Landed()
         if work.schemas is not None and work.schemas.num_rows:
@@ -142,6 +148,11 @@ class Landing:
         reach("land:before-transactions")
         self._commit_transactions(work, landed)
         return landed
+
+    def last_keys(self, topic: str, count: int) -> pa.Table | None:
+        """Key and place of the events of a topic that landed last, `count` of them at least if there are so many."""
+        home = self.home(topic)
+        return None if home is None else last_keys(self._logs[home].open(), topic, count)
 
     def schema_log(self) -> SchemaLog:
         """Schema versions that are recorded already."""
@@ -240,6 +251,10 @@ class Landing:
         list(self._pool.map(lambda table: contexts[table].run(one, table), spans))
 
     def _commit_transactions(self, work: Round, landed: Landed) -> None:
+        if self._batches is not None:
+            if work.transactions is not None:
+                self._batches.end(work.transactions, [s for s in work.spans if s.tp.topic not in landed.stopped])
+            return
         spans = [s for s in work.spans if s.tp.topic == self._transaction_topic]
         if not spans or self._transaction_topic is None or self._transaction_topic in landed.stopped:
             return

@@ -8,12 +8,15 @@ in ten runs of a short command on a busy machine.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 def read_rows(table: DeltaTable, columns: Sequence[str] | None = None, within: ds.Expression | None = None) -> pa.Table:
@@ -40,3 +43,27 @@ def _read(store: Any, path: str, schema: pa.Schema) -> pa.Table:
     there = set(rows.schema.names)
     arrays = [rows[f.name] if f.name in there else pa.nulls(len(rows), f.type) for f in schema]
     return pa.table(arrays, names=schema.names).cast(schema)
+
+
+def last_keys(table: DeltaTable | None, topic: str, count: int) -> pa.Table | None:
+    """`__key`, `__topic`, `__partition` and `__offset` of the first messages of a topic's events that landed last: of
+    as many files as hold `count` of them. Raises OSError and DeltaError."""
+    if table is None:
+        return None
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = [n for n in ("path", "num_records", "max.__ingested_at") if n in actions.schema.names]
+    listed = actions.select(names).to_pylist()
+    listed.sort(key=lambda a: a.get("max.__ingested_at") or _LONG_AGO, reverse=True)
+    wanted, rows = set[str](), 0
+    for action in listed:
+        if rows >= count:
+            break
+        wanted.add(action["path"])
+        rows += action["num_records"] or 0
+    dataset: Any = table.to_pyarrow_dataset()
+    columns = ["__key", "__topic", "__partition", "__offset"]
+    needed = pa.schema([dataset.schema.field(n) for n in (*columns, "__op")])
+    within = (ds.field("__topic") == topic) & (ds.field("__op") == "c")
+    fragments = [f for f in dataset.get_fragments() if any(f.path.endswith(path) for path in wanted)]
+    parts = [_read(dataset.filesystem, f.path, needed).filter(within).select(columns) for f in fragments]
+    return pa.concat_tables(parts) if parts else None

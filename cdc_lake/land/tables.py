@@ -10,8 +10,9 @@ REPAIR_OFFSETS = 10**18
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 # One row per Kafka record of a captured table. `__op` is c(reate), u(pdate), d(elete), r(ead by a snapshot),
-# t(runcate), x: a tombstone, which only log compaction needs and no view shows, or e: erased, of which only the
-# coordinates are left, and which no view shows either. Rows of `verify --repair` have the
+# t(runcate), a(gain): one more message of an event that is there, which `changes` alone shows, x: a tombstone, which
+# only log compaction needs and no view shows, or e: erased, of which only the coordinates are left, and which no view
+# shows either. Rows of `verify --repair` have the
 # topic `repair_topic(source)`, `__snapshot` repair, and in `__tx_order` the position of the transaction that they stand
 # behind.
 LOG = pa.schema(
@@ -35,6 +36,7 @@ LOG = pa.schema(
 )
 
 # One row per record of Debezium's transaction topic. `data_collections` is JSON: events per table of the transaction.
+# Of a source of events one row per batch (see `land.batches`), with the positions up to which other sources had landed.
 TRANSACTIONS = pa.schema(
     [
         ("status", pa.string()),

@@ -14,6 +14,7 @@ from typing import Any
 
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.events import TableId
+from cdc_lake.project.event_columns import schema_of_events
 from cdc_lake.project.keyings import Keying, find_keyings, keyed_as
 from cdc_lake.project.lineage import Fill, Lineage, Told, read_told
 from cdc_lake.project.types import (
@@ -212,7 +213,8 @@ def resolve_shapes(
     newest = newest_id if newest_id in wires else next(reversed(wires), None)
     placeholder = ConnectorFile(name="", config=dict(settings)).placeholder
     if newest is None:
-        target = catalogue or schema_from_images(table, *sample())
+        # Events have each field at its own name, whatever version they were written under.
+        target = schema_of_events(table, rows) or catalogue or schema_from_images(table, *sample())
         by_name = Lineage({"": [c.name for c in target.columns], **{i: _names(known[i]) for i in known}})
         return Shapes(target, _grouped(known, by_name, "", target), placeholder)
     fields = {r.schema_id: _field_names(r) for r in versions}

@@ -183,7 +183,7 @@ class Placed:
         """
         state = self._state(table)
         placed = f"(SELECT tx_id, pos FROM {self._ends} WHERE pos > {self.after} AND pos <= {self.upto})"
-        where = f"{at_or_above(lows)} AND __op <> 'r' AND __tx_id IN (SELECT tx_id FROM {placed})"
+        where = f"{at_or_above(lows)} AND __op NOT IN ('r', 'a') AND __tx_id IN (SELECT tx_id FROM {placed})"
         events = changes_sql(state, scan(state.log.reaching(lows), LOG), where, taken=_TAKEN)
         return f"""SELECT c.*, p.pos AS {POSITION} FROM ({events}) c JOIN {placed} p ON c.__tx_id = p.tx_id
             QUALIFY row_number() OVER (PARTITION BY c.__tx_id, c.__tx_order ORDER BY c.__offset) = 1"""

@@ -172,6 +172,8 @@ MODELS = [b for b in of_kind("sql") if b.text.startswith("-- streams/")]
 FOREIGN = [b for b in of_kind("sql", "python") if b.text.startswith(("-- duckdb\n", "# spark\n"))]
 QUERIES = [b for b in of_kind("sql") if "-- postgresql" not in b.text and b not in [*MODELS, *FOREIGN]]
 RULES = [b for b in of_kind("yaml") if b.text.startswith("# rules/")]
+# Run by tests/unit/test_events_page.py: they are about events, which the project of the other pages has none of.
+OF_EVENTS = [b for b in BLOCKS if b.page.name == "events.md"]
 
 
 @pytest.mark.parametrize("block", RULES, ids=str)

@@ -1,0 +1,40 @@
+"""What docs/how-to/events.md says is so: its commands and queries run on scans that landed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cdc_lake.cli import main as cli
+from tests.events import Warehouse, binary
+from tests.unit.test_docs import COMMAND_LINES, OF_EVENTS, QUERIES, Block
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    made = Warehouse(tmp_path_factory.mktemp("warehouse"))
+    scan = {"store_id": 3, "product_id": 7, "quantity": 2, "change": -2, "scanner_id": "1"}
+    for number, at in enumerate(("2026-11-24T10:00:00Z", "2019-01-01T00:00:00Z", "2026-11-24T10:00:00Z")):
+        made.put(binary(str(number % 2), scan, kind="retail.purchase", time=at), key=b"3/7", at=1_795_600_000_000)
+    made.put((b'{"specversion":"1.0"}', []))
+    made.land()
+    (made.folder / "cdc-lake.yaml").write_text("sources: [{name: warehouse, events: [retail.scans]}]\n")
+    return made
+
+
+@pytest.mark.parametrize("block", [b for b in QUERIES if b in OF_EVENTS], ids=str)
+def test_a_query_of_the_page_answers(warehouse: Warehouse, block: Block) -> None:
+    assert warehouse.ask(block.text)
+
+
+@pytest.mark.parametrize("line", [line for block, line in COMMAND_LINES if block in OF_EVENTS])
+def test_a_command_of_the_page_runs(
+    warehouse: Warehouse, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(warehouse.folder))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(shlex.split(line)[1:])
+    # A letter that is still dead is told by 3.
+    assert stop.value.code in (None, 0, 3), capfd.readouterr().err
