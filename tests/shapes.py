@@ -24,6 +24,8 @@ ON_THE_STACK = {
     "connector validate",
     "demo",
     "shop load",
+    "shop order",
+    "shop scan",
     "shop trade",
     "sink run",
     "up",

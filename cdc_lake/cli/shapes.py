@@ -192,6 +192,8 @@ SHAPES: dict[str, Any] = {
         ],
     },
     "shop load": {"loaded": "any"},
+    "shop order": {"events": "integer", "kinds": "any"},
+    "shop scan": {"topic": "text", "messages": "integer", "kinds": "any"},
     "shop trade": {"transactions": "integer", "seconds": "number", "kinds": "any"},
     "sink run": {
         "events": "integer",

@@ -11,17 +11,21 @@ from typing import Annotated
 import typer
 
 from cdc_lake.cli import output
+from cdc_lake.cli.shop_events import order, scan
 from cdc_lake.errors import UsageError
 
-_EXAMPLES = "Examples:  cdc-lake shop load   ·   cdc-lake shop load --rows 500000   ·   cdc-lake shop trade --rate 50"
+_EXAMPLES = (
+    "Examples:  cdc-lake shop load   ·   cdc-lake shop load --rows 500000   ·   cdc-lake shop trade --rate 50   ·   "
+    "cdc-lake shop scan --rate 20 --speed 60   ·   cdc-lake shop order --rate 2"
+)
 _TELL_SECONDS = 10.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     shop = typer.Typer(no_args_is_help=True, help="A made-up retailer as a source to play with.", epilog=_EXAMPLES)
-    shop.command(epilog=_EXAMPLES)(load)
-    shop.command(epilog=_EXAMPLES)(trade)
+    for command in (load, trade, scan, order):
+        shop.command(epilog=_EXAMPLES)(command)
     app.add_typer(shop, name="shop")
 
 
@@ -35,7 +39,7 @@ def load(
     from cdc_lake.local.retail import loader
     from cdc_lake.local.retail.rows import Size
 
-    dsn = _dsn()
+    dsn = dsn_of_shop()
     loader.create_schema(dsn)
     loaded = loader.load(dsn, Size.for_rows(rows), progress=lambda table: output.say(f"Loading {table} …"))
     output.result({"loaded": loaded}, ["table", "rows"], [{"table": t, "rows": n} for t, n in loaded.items()])
@@ -50,8 +54,8 @@ def trade(
     """Let the shops trade: sales, deliveries, returns, price changes, until Ctrl-C."""
     from cdc_lake.local.retail.workload import Workload
 
-    workload = Workload(_dsn(), seed=int(time.time()), rate=rate)
-    with _until_told() as told:
+    workload = Workload(dsn_of_shop(), seed=int(time.time()), rate=rate)
+    with until_told() as told:
         workload.start()
         began = said = time.monotonic()
         while not told and (seconds is None or time.monotonic() - began < seconds):
@@ -66,7 +70,7 @@ def trade(
 
 
 @contextmanager
-def _until_told() -> Iterator[list[int]]:
+def until_told() -> Iterator[list[int]]:
     """A list that Ctrl-C and `kill` add to, so that what is being committed is finished."""
     told: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -78,7 +82,8 @@ def _until_told() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _dsn() -> str:
+def dsn_of_shop() -> str:
+    """The address of the database that the shop is in. Raises UsageError where there is none."""
     config = output.settings()
     if not config.databases:
         raise UsageError(

@@ -40,9 +40,9 @@ class Sender(Protocol):
 
 
 class KafkaSender:
-    """Records for one topic of a broker; a topic that is not there is made, with one partition."""
+    """Records for one topic of a broker; a topic that is not there is made, with one partition if not with more."""
 
-    def __init__(self, bootstrap: str, topic: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, bootstrap: str, topic: str, options: Mapping[str, Any], *, partitions: int = 1) -> None:
         """Connect. Raises UnavailableError when no broker answers or it refuses, ConfigError for a bad option."""
         given = for_kafka_python(options)
         self._bootstrap, self._topic = bootstrap, topic
@@ -51,7 +51,7 @@ class KafkaSender:
         # A first connection has an end and tells why it fails, which the producer's own does not.
         open_broker("kafka-python", bootstrap, group=_CLIENT, options=options).close()
         try:
-            self.made = make_topic(bootstrap, topic, given)
+            self.made = make_topic(bootstrap, topic, given, partitions=partitions)
             self._producer = KafkaProducer(
                 **{k: v for k, v in given.items() if k in KafkaProducer.DEFAULT_CONFIG},
                 bootstrap_servers=bootstrap.split(","),
@@ -117,15 +117,16 @@ class KafkaSender:
         )
 
 
-def make_topic(bootstrap: str, topic: str, given: Mapping[str, Any]) -> bool:
-    """Make the topic when it is not there; whether it was made. One partition: that keeps the order of all events."""
+def make_topic(bootstrap: str, topic: str, given: Mapping[str, Any], *, partitions: int = 1) -> bool:
+    """Make the topic when it is not there; whether it was made. One partition keeps the order of all events, more that
+    of each key."""
     known = {k: v for k, v in given.items() if k in KafkaAdminClient.DEFAULT_CONFIG}
     admin = KafkaAdminClient(**known, bootstrap_servers=bootstrap.split(","), client_id=_CLIENT)
     try:
         if topic in admin.list_topics():
             return False
         with contextlib.suppress(errors.TopicAlreadyExistsError):
-            admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=-1)])
+            admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=-1)])
         return True
     finally:
         admin.close()

@@ -62,3 +62,5 @@ def test_commands_that_need_the_stack_print_their_shapes(project: Project) -> No
 def test_the_retailer_prints_its_shapes(project: Project) -> None:
     assert says(project, "shop load", "--rows", "500")["loaded"]
     assert says(project, "shop trade", "--seconds", "1")["transactions"]
+    assert says(project, "shop order", "--seconds", "1", "--rate", "20", "--speed", "600")["events"]
+    assert says(project, "shop scan", "--seconds", "1", "--rate", "20", "--speed", "600")["messages"]

@@ -1,0 +1,26 @@
+-- The web shop's outbox: an event is a row, written in the transaction that it belongs to. Debezium's outbox router sends it
+-- to its topic as a CloudEvent (examples/retail/connectors/outbox.json). A schema of its own keeps it out of the tables that the
+-- shop's other connector captures.
+
+CREATE SCHEMA outbox;
+
+CREATE TABLE outbox.events (
+    id            uuid PRIMARY KEY,
+    topic         text NOT NULL,
+    source        text NOT NULL,
+    type          text NOT NULL,
+    subject       text NOT NULL,  -- the record's key: events of one subject stay in order
+    time          timestamptz NOT NULL,
+    correlationid text NOT NULL,
+    causationid   text,
+    data          jsonb NOT NULL
+);
+
+CREATE TABLE outbox.web_orders (
+    order_id    uuid PRIMARY KEY,
+    store_id    integer NOT NULL,
+    customer_id bigint,
+    total_cents bigint NOT NULL,
+    status      text NOT NULL,
+    placed_at   timestamptz NOT NULL
+);
