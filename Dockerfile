@@ -19,6 +19,6 @@ RUN groupadd --gid 1001 cdc && useradd --uid 1001 --gid cdc --no-create-home --h
 COPY --from=build /opt/cdc-lake /opt/cdc-lake
 ENV PATH=/opt/cdc-lake/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /project
-USER cdc
+USER 1001
 ENTRYPOINT ["cdc-lake"]
 CMD ["--help"]

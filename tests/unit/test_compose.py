@@ -154,7 +154,7 @@ def test_the_containers_configuration_is_valid_and_names_the_containers(
 def test_the_image_runs_as_the_user_who_can_share_a_secret_with_connect() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert "useradd --uid 1001" in dockerfile
-    assert re.search(r"^USER cdc$", dockerfile, re.MULTILINE)
+    assert re.search(r"^USER 1001$", dockerfile, re.MULTILINE)
 
 
 def test_the_builder_is_sent_what_the_dockerfile_copies_and_nothing_else() -> None:

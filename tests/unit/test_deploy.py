@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,13 @@ def test_promtool_takes_the_rules_and_they_fire_when_they_must(words: list[str])
 def test_the_unit_starts_a_command_that_exists() -> None:
     (start,) = re.findall(r"^ExecStart=\S+/cdc-lake (.*)$", UNIT.read_text(), re.M)
     parse(start.split())
+
+
+@pytest.mark.skipif(not (Path(sys.executable).parent / "hadolint").exists(), reason="hadolint has no program for this")
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    words = [str(Path(sys.executable).parent / "hadolint"), "--failure-threshold", "style", str(ROOT / "Dockerfile")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
