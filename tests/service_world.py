@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,10 @@ from typing import Any
 
 from cdc_lake import crashpoints
 from cdc_lake.consume.memory import MemoryBroker, MemoryKafka
+from cdc_lake.events import RecordBatch
 from cdc_lake.service import Event, Service
 from cdc_lake.service.answers import Answering
-from cdc_lake.service.event import decode, encode
+from cdc_lake.service.event import Malformed, decode, encode
 from cdc_lake.service.held import Folder
 from cdc_lake.service.merge import Merge, Merging
 from cdc_lake.service.outlet import MemoryOutlet, partition_of
@@ -77,6 +79,10 @@ class World:
         return [decode(r.headers, r.value) for r in self.records(topic)]
 
     def records(self, topic: str) -> list[Record]:
+        """All records of a topic."""
+        return [record for batch in self._batches(topic) for record in records(batch)]
+
+    def _batches(self, topic: str) -> list[RecordBatch]:
         broker = self.kafka.broker(f"reader-{topic}", max_records=1_000_000)
 
         class All:
@@ -87,13 +93,31 @@ class World:
 
         broker.subscribe(topic.replace(".", r"\."), All())
         try:
-            return [record for batch in broker.poll(0) for record in records(batch)]
+            return broker.poll(0)
         finally:
             broker.close()
 
     def events_raw(self, topic: str) -> list[tuple[dict[str, str], bytes | None]]:
         """Headers and values of all that was sent to a topic."""
         return [(json.loads(r.headers or "{}"), r.value) for r in self.records(topic)]
+
+    def partitions_of(self, topic: str) -> list[list[Event]]:
+        """The events of each partition, without what is none."""
+        found: list[list[Event]] = []
+        for batch in self.logs(topic):
+            found.append([])
+            for record in records(batch):
+                with contextlib.suppress(Malformed):
+                    found[-1].append(decode(record.headers, record.value))
+        return found
+
+    def events_of(self, topic: str) -> list[Event]:
+        """All events of a topic, without what is none."""
+        return [event for partition in self.partitions_of(topic) for event in partition]
+
+    def logs(self, topic: str) -> list[RecordBatch]:
+        """All records of each partition."""
+        return self._batches(topic)
 
     def distinct(self, topic: str) -> list[Event]:
         """What a reader who counts each event once sees."""

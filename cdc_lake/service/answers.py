@@ -72,7 +72,7 @@ class Answering:
                 db.execute("BEGIN")  # rows and position are of one moment
                 offset, at = db.execute("SELECT next, at FROM _position").fetchone()
                 answer.rows += route.answer(asked, db)
-                answer.ages[str(tp)] = held.age()
+                answer.ages[str(tp)] = self.runner.age(held)
                 time = datetime.fromtimestamp(at / 1000, UTC).isoformat() if at else None
                 answer.as_of[str(tp)] = {"offset": offset, "time": time}
         return answer

@@ -57,6 +57,22 @@ class Event:
         return self.correlation_id or self.id
 
     @property
+    def came_at(self) -> datetime:
+        """When the broker took it. Raises ValueError for an event that has not been on its way yet."""
+        return self._place.at
+
+    @property
+    def topic(self) -> str:
+        """The topic that it was read from. Raises ValueError for an event that has not been on its way yet."""
+        return self._place.topic
+
+    @property
+    def _place(self) -> Place:
+        if self.place is None:
+            raise ValueError(f"event {self.id} was not read from a log")
+        return self.place
+
+    @property
     def identity(self) -> bytes:
         """`source` and `id` in 16 bytes."""
         return _digest(self.source, self.id)[:16]

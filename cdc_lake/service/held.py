@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +42,15 @@ class Held:
         self.retry_at = now + min(FIRST_BACKOFF * 2**self.failures, LONGEST_BACKOFF)
         self.failures, self.waits_for = self.failures + 1, why
 
-    def age(self) -> float | None:
-        """Seconds since this shard was known to have handled all that there was; None when it never had."""
+    def age(self, now: float, wall: float) -> float | None:
+        """Seconds since this shard was known to have handled all that there was; None when it never had.
+
+        Counted by the clock since it was seen, or by the record handled last, whichever is less.
+        """
         if self.fresh_at is None:
             return None
-        by_clock = max(0.0, time.monotonic() - self.fresh_at)
-        by_record = max(0.0, time.time() - self.shard.at / 1000)
+        by_clock = max(0.0, now - self.fresh_at)
+        by_record = max(0.0, wall - self.shard.at / 1000)
         return round(min(by_clock, by_record), 3)
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc_lake.consume.broker import Broker, PartitionInfo
@@ -18,7 +18,7 @@ from cdc_lake.consume.failures import NO_ANSWER
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, UnavailableError
 from cdc_lake.events import RecordBatch, TopicPartition
-from cdc_lake.service.event import MERGED_FROM, Malformed, Outgoing, decode
+from cdc_lake.service.event import MERGED_FROM, Event, Malformed, Outgoing, decode
 from cdc_lake.service.held import expired
 from cdc_lake.service.outlet import Outlet
 from cdc_lake.service.shard import Record, records
@@ -32,6 +32,8 @@ class Merge:
 
     into: str
     inputs: tuple[str, ...]
+    # By what, in place of the records' own keys; what it gives None for, or is no event, is left out.
+    key: Callable[[Event], str | None] | None = None
 
     @property
     def group(self) -> str:
@@ -113,9 +115,12 @@ class Merging:
 
     def _copies(self, batch: RecordBatch) -> Iterator[Outgoing]:
         for record in records(batch):
+            keep, key = _key(record, self.merge)
+            if not keep:
+                continue
             origin = f"{batch.tp.topic}/{batch.tp.partition}/{record.offset}"
             headers = (*_headers(record), (MERGED_FROM, origin.encode()))
-            yield Outgoing(self.merge.into, _key(record), record.value, headers)
+            yield Outgoing(self.merge.into, key, record.value, headers)
 
 
 def _headers(record: Record) -> Iterator[tuple[str, bytes]]:
@@ -124,11 +129,13 @@ def _headers(record: Record) -> Iterator[tuple[str, bytes]]:
             yield name, str(value).encode("utf-8", "backslashreplace")
 
 
-def _key(record: Record) -> bytes | None:
-    """The record's key, else the subject of its event."""
-    if record.key is not None:
-        return record.key
+def _key(record: Record, merge: Merge) -> tuple[bool, bytes | None]:
+    """Whether to bring a record over, and its key: what the merge says, else its own, else the subject of its event."""
+    if merge.key is None and record.key is not None:
+        return True, record.key
     try:
-        return decode(record.headers, record.value).subject.encode() or None
+        event = decode(record.headers, record.value)
     except Malformed:
-        return None
+        return merge.key is None, None
+    key = event.subject if merge.key is None else merge.key(event)
+    return key is not None, key.encode() if key else None

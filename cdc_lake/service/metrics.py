@@ -40,7 +40,7 @@ class Numbers:
         for tp, held in runner.held.items():
             labels = (tp.topic, str(tp.partition))
             self._lag.labels(*labels).set(max(0, held.end - held.shard.position))
-            age = held.age()
+            age = runner.age(held)
             self._age.labels(*labels).set(float("nan") if age is None else age)
             self._unsent.labels(*labels).set(held.shard.position - min(held.shard.position, held.shard.mark))
             self._letters.labels(*labels).set(0)

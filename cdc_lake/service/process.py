@@ -48,11 +48,11 @@ class Settings:
     options: Options = field(default_factory=Options)
 
 
-def serve(service: Service, *, merge: Merge | None = None, arguments: Sequence[str] | None = None) -> int:
-    """Run an instance until a signal stops it; the exit code. `merge` is run beside it."""
+def serve(service: Service, *, merges: Sequence[Merge] = (), arguments: Sequence[str] | None = None) -> int:
+    """Run an instance until a signal stops it; the exit code. It takes part in the merges, too."""
     try:
         settings = read_settings(service, arguments)
-        run(service, merge, settings, told=_tell)
+        run(service, merges, settings, told=_tell)
     except CdcLakeError as error:
         for line in (error.message, error.why, error.next and f"next: {error.next}"):
             if line:
@@ -63,7 +63,7 @@ def serve(service: Service, *, merge: Merge | None = None, arguments: Sequence[s
 
 def run(
     service: Service,
-    merge: Merge | None,
+    merges: Sequence[Merge],
     settings: Settings,
     *,
     told: Callable[[dict[str, Any]], None],
@@ -75,10 +75,10 @@ def run(
         _heed_signals(stopping)
     outlet = KafkaOutlet(settings.bootstrap, settings.kafka)
     with own_folder(settings.state / service.group) as folder, contextlib.closing(outlet):
-        inputs = merge.inputs if merge else ()
+        inputs = [topic for merge in merges for topic in (*merge.inputs, merge.into)]
         outlet.ensure({*service.topics, *inputs, *service.sends_to, service.letters}, settings.partitions)
         runner = Runner(service, _broker(settings, service.group), outlet, folder, settings.options)
-        with _merging(merge, settings, stopping), Server(settings.listen, Answering(runner, settings.peers)) as server:
+        with _merging(merges, settings, stopping), Server(settings.listen, Answering(runner, settings.peers)) as server:
             runner.start()
             told(
                 {"service": service.group, "url": server.url, "state": str(folder.own), "sends": settings.options.sends}
@@ -109,14 +109,11 @@ def own_folder(base: Path) -> Iterator[Folder]:
 
 
 @contextlib.contextmanager
-def _merging(merge: Merge | None, settings: Settings, stopping: threading.Event) -> Iterator[None]:
-    """A member of the merge on a thread of its own; when it fails, the process ends."""
-    if merge is None:
-        yield
-        return
+def _merging(merges: Sequence[Merge], settings: Settings, stopping: threading.Event) -> Iterator[None]:
+    """A member of each merge on a thread of its own; when one fails, the process ends."""
     failed: list[CdcLakeError] = []
 
-    def work() -> None:
+    def work(merge: Merge) -> None:
         try:
             with contextlib.closing(KafkaOutlet(settings.bootstrap, settings.kafka)) as outlet:
                 member = Merging(merge, _broker(settings, merge.group), outlet)
@@ -130,13 +127,15 @@ def _merging(merge: Merge | None, settings: Settings, stopping: threading.Event)
             failed.append(error)
             stopping.set()
 
-    thread = threading.Thread(target=work, name="merge")
-    thread.start()
+    threads = [threading.Thread(target=work, args=(merge,), name=merge.group) for merge in merges]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stopping.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
     if failed:
         raise failed[0]
 

@@ -91,6 +91,10 @@ class Runner:
         waits = next((h.waits_for for h in list(self.held.values()) if h.waits_for), "")
         return self.trouble or waits or self.broker.state
 
+    def age(self, held: Held) -> float | None:
+        """Seconds since a shard was known to have handled all that there was; None when it never had."""
+        return held.age(self.options.clock(), self.options.wall())
+
     def step(self, timeout: float = 0.2) -> int:
         """Handle what came, send what is to be sent; how many records were read."""
         self._resume()

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cdc_lake.consume.columns import header_json, record_batch
-from cdc_lake.events import TopicPartition
+from cdc_lake.events import RecordBatch, TopicPartition
 from cdc_lake.service.event import Event, Outgoing, decode, encode
 from cdc_lake.service.service import Service
 from cdc_lake.service.shard import Shard
@@ -45,32 +45,33 @@ class Trial:
     def record(self, record: Outgoing, *, at: datetime | None = None) -> list[Event]:
         """Handle a record, whatever is in it."""
         start = self._shard.position
-        applied = self._shard.apply(
-            record_batch(
-                self._tp,
-                start,
-                start + 1,
-                offsets=[start],
-                timestamps=[int((at or datetime.now(UTC)).timestamp() * 1000)],
-                keys=[record.key],
-                values=[record.value],
-                headers=[header_json(record.headers)],
-            )
+        batch = record_batch(
+            self._tp,
+            start,
+            start + 1,
+            offsets=[start],
+            timestamps=[int((at or datetime.now(UTC)).timestamp() * 1000)],
+            keys=[record.key],
+            values=[record.value],
+            headers=[header_json(record.headers)],
         )
+        return self.follow(batch)
+
+    def follow(self, batch: RecordBatch) -> list[Event]:
+        """Handle the records of a batch, which begins where the last one ended."""
+        start = self._shard.position
+        applied = self._shard.apply(batch)
         if applied.retry is not None:
             raise applied.retry
         self.letters += [
             dict(row)
             for row in self._shard.db.execute("SELECT code, reason FROM _letters WHERE at_offset >= ?", (start,))
         ]
-        waiting = self._shard.waiting()
-        if waiting:
+        sent: list[Outgoing] = []
+        while waiting := self._shard.waiting():
+            sent += [w.record for w in waiting if w.record.topic != self.service.letters]
             self._shard.was_sent(waiting[-1].n)
-        return [
-            decode(header_json(w.record.headers), w.record.value)
-            for w in waiting
-            if w.record.topic != self.service.letters
-        ]
+        return [decode(header_json(record.headers), record.value) for record in sent]
 
     def ask(self, path: str, **asked: str) -> list[Mapping[str, Any]]:
         """The rows of an answer."""

@@ -156,8 +156,7 @@ def test_a_timer_is_sent_when_its_moment_comes_unless_it_was_cancelled(world: Wo
 
     @service.on("wind")
     def wind(event: Event, context: Context) -> None:
-        assert event.place is not None
-        due = event.place.at + timedelta(minutes=5)
+        due = event.came_at + timedelta(minutes=5)
         context.later(event.data["name"], due, "rings", "ring", {"name": event.data["name"]})
 
     @service.on("stop")

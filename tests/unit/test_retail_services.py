@@ -1,0 +1,144 @@
+"""The retailer's services agree with a simple model of the log, whatever dies: stock, sagas, reorders."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc_lake.service import Event, Trial
+from examples.retail.services.reordering import reordering
+from examples.retail.services.topics import ORDERS, REORDERS, SHELVES
+from tests.retail_world import Retailer
+from tests.service_world import World, rows
+
+SEEDS = int(os.environ.get("SEEDS", "0")) // 200 or 4
+
+
+class Model:
+    """The books of a shop as a person would keep them: one event after the other, in dictionaries."""
+
+    def __init__(self) -> None:
+        self.book: dict[str, int] = {}
+        self.sold: Counter[str] = Counter()
+        self.returned: Counter[str] = Counter()
+        self.held: dict[tuple[str, int], tuple[str, int]] = {}
+        self.answered: dict[tuple[str, int], bool] = {}
+        self.seen: set[tuple[str, str]] = set()
+
+    def see(self, event: Event) -> None:
+        """Count an event once; one that was refused may come again."""
+        if (event.source, event.id) not in self.seen and self._take(event):
+            self.seen.add((event.source, event.id))
+
+    def _take(self, event: Event) -> bool:
+        """Whether it was believed."""
+        data, shelf = event.data, event.subject
+        name = event.type.removeprefix("retail.")
+        if name in ("purchase", "restock", "return", "adjustment", "transfer"):
+            return self._scan(name, shelf, data)
+        if name == "stock.requested":
+            key = (data["order_id"], data["line_no"])
+            if key not in self.answered:
+                self.answered[key] = self.book.get(shelf, 0) >= data["quantity"]
+                if self.answered[key]:
+                    self.held[key] = (shelf, data["quantity"])
+                    self.book[shelf] -= data["quantity"]
+        elif name == "stock.released":
+            if (key := (data["order_id"], data["line_no"])) in self.held:
+                at, quantity = self.held.pop(key)
+                self.book[at] += quantity
+            self.answered.setdefault(key, False)
+        elif name == "stock.withdrawn":
+            at, quantity = self.held.pop((data["order_id"], data["line_no"]))
+            self.sold[at] += quantity
+        return True
+
+    def _scan(self, name: str, shelf: str, data: Any) -> bool:
+        change = data["change"]
+        if name in ("purchase", "restock", "return") and (change < 0) != (name == "purchase"):
+            return False
+        if shelf not in self.book and (name == "return" or (change < 0 and name != "adjustment")):
+            return False
+        if name == "return":
+            if self.returned[shelf] + change > self.sold[shelf]:
+                return False
+            self.returned[shelf] += change
+        if name == "purchase":
+            self.sold[shelf] -= change
+        self.book[shelf] = self.book.get(shelf, 0) + change
+        return True
+
+
+def in_order(world: World, topic: str) -> list[Event]:
+    """Each event of a topic once: as a reader counts them, who drops what is too far ahead."""
+    seen: dict[tuple[str, str], Event] = {}
+    for event in world.events_of(topic):
+        if event.time is None or event.time.year < 2030:
+            seen.setdefault((event.source, event.id), event)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_services_keep_their_books_whatever_dies(seed: int, tmp_path: Path) -> None:
+    retailer = Retailer.open(World(tmp_path), random.Random(seed))
+    retailer.trade(260)
+    retailer.finish()
+    check_stock(retailer)
+    check_sagas(retailer)
+    check_reorders(retailer)
+
+
+def check_stock(retailer: Retailer) -> None:
+    """What the inventory says is what the log says; nothing is promised any more, and nothing is below zero."""
+    model = Model()
+    for partition in retailer.world.partitions_of(SHELVES.into):
+        model.seen.clear()  # one identity in two partitions is two events: each shelf knows its own
+        for event in partition:
+            if event.time is None or event.time.year < 2030:
+                model.see(event)
+    found = [row for one in retailer.running("inventory") for row in rows(one, "/stock")]
+    assert {f"{r['store_id']}/{r['product_id']}": r["on_hand"] - r["shortfall"] for r in found} == model.book
+    assert model.held == {}
+    for row in found:
+        assert row["on_hand"] >= 0
+        assert row["reserved"] == 0
+        assert row["shortfall"] == 0 or row["available"] == 0
+
+
+def check_sagas(retailer: Retailer) -> None:
+    """Each order ended once, shipped or rejected; money that was taken for nothing went back."""
+    events = in_order(retailer.world, ORDERS)
+    placed = {e.subject for e in events if e.type == "retail.order.placed"}
+    ended: dict[str, list[str]] = defaultdict(list)
+    for event in events:
+        if event.type in ("retail.order.shipped", "retail.order.rejected"):
+            ended[event.subject].append(event.type)
+    assert {order: len(how) for order, how in ended.items()} == dict.fromkeys(placed, 1)
+    by = {t: {e.subject for e in events if e.type == f"retail.{t}"} for t in
+          ("order.shipped", "order.rejected", "payment.captured", "payment.refund_requested")}  # fmt: skip
+    assert by["order.shipped"] <= by["payment.captured"]
+    assert by["payment.captured"] - by["order.shipped"] == by["payment.refund_requested"]
+    assert by["order.shipped"]
+    assert by["order.rejected"]
+    roots = {e.id for e in events if e.type in ("retail.order.placed", "retail.order.cancelled")}
+    assert {e.correlation for e in events} <= roots
+
+
+def check_reorders(retailer: Retailer) -> None:
+    """The reorders are those of one undisturbed reader of the log: none is lost, none is doubled."""
+    asked = [e for e in in_order(retailer.world, REORDERS) if e.type == "retail.reorder.requested"]
+    numbers = Counter(e.data["purchase_order_id"] for e in asked)
+    assert set(numbers.values()) <= {1}
+    expected: list[Event] = []
+    for partition in retailer.world.logs(SHELVES.into):
+        with Trial(reordering()) as trial:
+            expected += trial.follow(partition)
+    assert {e.id: e.data for e in asked} == {e.id: e.data for e in expected}
+    for one in retailer.running("reordering"):
+        still = Counter(row["shelf"] for row in rows(one, "/reorders", open="1"))
+        assert all(count == 1 for count in still.values())
