@@ -115,6 +115,10 @@ class World:
         """All events of a topic, without what is none."""
         return [event for partition in self.partitions_of(topic) for event in partition]
 
+    def last_time(self, topic: str) -> datetime:
+        """When the last record of a topic came."""
+        return datetime.fromtimestamp(max(r.at for r in self.records(topic)) / 1000, UTC)
+
     def logs(self, topic: str) -> list[RecordBatch]:
         """All records of each partition."""
         return self._batches(topic)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 from collections import Counter, defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cdc_lake.service import Event, Trial
+from cdc_lake.events import RecordBatch
+from cdc_lake.service import Context, Event, Service, Trial, evaluated
+from cdc_lake.service.answers import Answering
+from cdc_lake.service.event import Malformed, decode
+from cdc_lake.service.past import before
+from cdc_lake.service.run import Runner
+from cdc_lake.service.shard import records
+from examples.retail.services.inventory import inventory
 from examples.retail.services.reordering import reordering
 from examples.retail.services.topics import ORDERS, REORDERS, SHELVES
-from tests.retail_world import Retailer
-from tests.service_world import World, rows
+from tests.retail_world import Member, Retailer
+from tests.service_world import World, rows, settle
 
 SEEDS = int(os.environ.get("SEEDS", "0")) // 200 or 4
 
@@ -142,3 +152,96 @@ def check_reorders(retailer: Retailer) -> None:
     for one in retailer.running("reordering"):
         still = Counter(row["shelf"] for row in rows(one, "/reorders", open="1"))
         assert all(count == 1 for count in still.values())
+
+
+def test_stock_at_any_past_moment_is_what_the_inventory_said_then(tmp_path: Path) -> None:
+    """Asked while it trades, and of the log afterwards: by position, by time, and by adding the log up."""
+    retailer = Retailer.open(World(tmp_path), random.Random(5))
+    shop = retailer.running("inventory")[0]
+    for other in retailer.running("inventory")[1:]:
+        other.close()
+    retailer.members = [m for m in retailer.members if m.running is shop or m.service is None or m.slot > 2]
+    retailer.stock_up()
+    said: list[tuple[dict[str, int], dict[str, int], datetime]] = []
+    for n in range(40):
+        retailer.happen(n / 4)
+        settle([m.running for m in retailer.members if m.running is not None])
+        answer = Answering(shop).ask(shop.service.routes["/stock"], {}, alone=False)
+        offsets = {tp: place["offset"] for tp, place in answer["as_of"].items()}
+        said.append((on_hand(answer["rows"]), offsets, retailer.world.last_time(SHELVES.into)))
+    log = retailer.world.logs(SHELVES.into)
+    for stock, offsets, moment in said[::9]:
+        for named in ({"upto": None, "at": moment}, {"upto": offsets, "at": None}):
+            found: dict[str, int] = {}
+            for batch in log:
+                upto = named["upto"] and named["upto"][str(batch.tp)]
+                copies = shop.folder if upto else None
+                with evaluated(inventory(), batch.tp, [batch], upto=upto, at=named["at"], copies=copies) as db:
+                    found |= on_hand(answered(db))
+            assert found == stock
+        model = Model()
+        for batch in log:
+            model.seen.clear()
+            for event in events_in(before(batch, offsets[str(batch.tp)], None)):
+                if event.time is None or event.time.year < 2030:
+                    model.see(event)
+        held = Counter[str]()
+        for shelf, quantity in model.held.values():
+            held[shelf] += quantity
+        assert {shelf: max(0, book) + held[shelf] for shelf, book in model.book.items()} == stock
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_read_model_that_is_added_later_has_all_of_the_past_and_joins_without_gap_or_double(
+    seed: int, tmp_path: Path
+) -> None:
+    """It begins in the middle of trading, is killed while it fills itself, and ends with each scan counted once."""
+    chance = random.Random(seed)
+    retailer = Retailer.open(World(tmp_path), chance)
+    retailer.trade(120)
+    late = Service(
+        "popularity", (SHELVES.into,), "CREATE TABLE sold (shelf TEXT PRIMARY KEY, times INTEGER, pieces INTEGER)"
+    )
+
+    @late.on("retail.purchase")
+    def sold(event: Event, context: Context) -> None:
+        context.run(
+            "INSERT INTO sold VALUES (?1, 1, ?2) ON CONFLICT DO UPDATE SET times = times + 1, pieces = pieces + ?2",
+            *(event.subject, event.data["quantity"]),
+        )
+
+    members = [Member(late, slot) for slot in (20, 21)]
+    for member in members:
+        retailer.begin(member)
+    retailer.members += members
+    retailer.trade(60)
+    retailer.finish()
+    found: Counter[str] = Counter()
+    for member in members:
+        assert isinstance(member.running, Runner)
+        for held in member.running.held.values():
+            found.update(dict(held.shard.db.execute("SELECT shelf, times FROM sold").fetchall()))
+    expected: Counter[str] = Counter()
+    for partition in retailer.world.partitions_of(SHELVES.into):
+        bought = [e for e in partition if e.type == "retail.purchase" and e.time and e.time.year < 2030]
+        expected.update(e.subject for e in {(e.source, e.id): e for e in reversed(bought)}.values())
+    assert found == expected
+
+
+def on_hand(found: list[dict[str, Any]]) -> dict[str, int]:
+    """What is on each shelf."""
+    return {f"{row['store_id']}/{row['product_id']}": row["on_hand"] for row in found}
+
+
+def answered(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    """The answer of an inventory's tables."""
+    return inventory().routes["/stock"].answer({}, db)
+
+
+def events_in(batch: RecordBatch) -> list[Event]:
+    """The events of a batch."""
+    found = []
+    for record in records(batch):
+        with contextlib.suppress(Malformed):
+            found.append(decode(record.headers, record.value))
+    return found
