@@ -1,8 +1,9 @@
-"""Draw docs/how-to/watch.svg: the screen of `cdc-lake status --watch` over a lake with trading going on.
+"""Draw the terminals of docs/how-to: `status --watch` over a lake with trading going on, and a session of `sql`.
 
-The lake is a real one, landed by the real sink from an in-memory Kafka, and the picture is what the command draws. Only
-the clock, the sink's process and the connector's state are set, so that the picture changes when the program does and
-not with the hour. Run: python scripts/screenshots.py
+The lakes are real ones, that of `watch.svg` landed by the real sink from an in-memory Kafka, and the pictures are what
+the program draws; `sql.svg` is what a terminal shows while its lines are typed. Only the clock, the sink's process and
+the connector's state are set, so that a picture changes when the program does and not with the hour.
+Run: python scripts/screenshots.py
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import pyte  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.style import Style  # noqa: E402
+from rich.text import Text  # noqa: E402
 
 from cdc_lake.cli.watch_state import Moment, SinkProcess  # noqa: E402
 from cdc_lake.cli.watch_view import draw  # noqa: E402
@@ -25,10 +30,19 @@ from cdc_lake.config import load_config  # noqa: E402
 from cdc_lake.consume.memory import MemoryKafka  # noqa: E402
 from cdc_lake.query.overview import overview  # noqa: E402
 from tests.lakes import end, event, make_sink  # noqa: E402
+from tests.shops import Shop  # noqa: E402
+from tests.terminals import terminal  # noqa: E402
 
 _NOW = datetime(2026, 11, 26, 18, 30, 12, tzinfo=UTC).timestamp()
 _TABLES = {"orders": 1_200, "order_lines": 3_480, "payments": 1_190, "inventory": 2_210, "products": 160, "stores": 12}
-_WIDTH, _HEIGHT = 104, 22
+_WIDTH, _HEIGHT, _SQL_HEIGHT = 104, 22, 48
+_PROMPT = "lake>"
+# What is typed, and what its answer has and the line has not.
+_TYPED = (
+    ("SELECT region, count(*) AS stores FROM stores GROUP BY region ORDER BY region;", "─"),
+    ("SELECT * FROM ordrs;", "next:"),
+    ("\\plot SELECT category, count(*) AS products FROM products GROUP BY category ORDER BY products", "█"),
+)
 
 
 def moment(folder: Path) -> Moment:
@@ -58,14 +72,53 @@ def moment(folder: Path) -> Moment:
     return replace(Moment(_NOW), tables=tables, rates=rates, cuts=cuts, connectors=[("pos", "RUNNING")], sinks=sinks)
 
 
-def picture() -> str:
-    """The SVG."""
+def watch() -> str:
+    """The SVG of `status --watch`."""
     with tempfile.TemporaryDirectory() as folder:
         shown = draw(moment(Path(folder)), 2, _HEIGHT)
-    console = Console(record=True, file=io.StringIO(), width=_WIDTH, height=_HEIGHT, highlight=False, no_color=False)
+    return _svg(shown, "cdc-lake status --watch", "watch", _HEIGHT)
+
+
+def sql() -> str:
+    """The SVG of a session of `sql`: each line is typed when the answer to the one before is there."""
+    screen = pyte.Screen(_WIDTH, 1_000)  # nothing scrolls away
+    stream = pyte.Stream(screen)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "shop"
+        folder.mkdir()
+        shop = Shop.open(folder)
+        for number in range(24):
+            shop.sell(1 + number % 3, 1 + number % 5, 1)
+        with terminal(folder, "sql", size=(_SQL_HEIGHT, _WIDTH)) as shell:
+            shell.until(_PROMPT)
+            for line, answer in _TYPED:
+                place = len(shell.text)
+                shell.type(f"{line}\r")
+                shell.until(answer, after=place + len(line))
+                shell.until(_PROMPT, after=shell.text.index(answer, place + len(line)))
+            stream.feed(shell.text)
+    lines = [_line(screen.buffer[y]) for y in range(screen.cursor.y)]
+    return _svg(Text("\n").join(lines), "cdc-lake sql", "sql", len(lines))
+
+
+def _line(cells: dict[int, pyte.screens.Char]) -> Text:
+    found = Text()
+    for x in range(_WIDTH):
+        cell = cells[x]
+        found.append(cell.data, Style(color=_colour(cell.fg), bold=cell.bold, underline=cell.underscore))
+    return found
+
+
+def _colour(name: str) -> str | None:
+    return None if name == "default" else name if name.isalpha() else f"#{name}"
+
+
+def _svg(shown: Any, title: str, name: str, height: int) -> str:
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH, height=height, highlight=False, no_color=False)
     console.print(shown, no_wrap=True)
-    return console.export_svg(title="cdc-lake status --watch", unique_id="cdc-lake-watch")
+    return console.export_svg(title=title, unique_id=f"cdc-lake-{name}")
 
 
 if __name__ == "__main__":
-    (ROOT / "docs" / "how-to" / "watch.svg").write_text(picture(), encoding="utf-8")
+    for name, made in (("watch", watch()), ("sql", sql())):
+        (ROOT / "docs" / "how-to" / f"{name}.svg").write_text(made, encoding="utf-8")
