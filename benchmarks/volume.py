@@ -63,7 +63,10 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
             steps.add("rebuild of all", 2 * rows, *_command(config, "rebuild", "public.sales"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    report.note("The memory of sink, fold and rebuild is limited by `memory_mb: 1024`; what does not fit goes to disk.")
+    report.note(
+        "The sink keeps to `memory_mb: 1024`. Of fold and rebuild that is the limit of DuckDB, which puts the rest on "
+        "the disk; what Arrow and delta-rs hold comes on top."
+    )
 
 
 def _first(bootstrap: str, topic: str) -> dict[str, Any]:

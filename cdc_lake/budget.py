@@ -8,7 +8,7 @@ from dataclasses import dataclass
 # their threads and what each of them keeps for the next call.
 PROCESS_BYTES = 430_000_000
 # From here on nothing gets faster with more, so nothing but the buffer grows.
-_PLENTY_BYTES = 760_000_000
+_PLENTY_BYTES = 830_000_000
 # With less, each record would be a commit of its own.
 LEAST_BYTES = 18_000_000
 
