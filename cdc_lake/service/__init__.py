@@ -5,6 +5,7 @@ A `Service` is declared (its topics, its tables, a function for each type of eve
 it sends are one local transaction; docs/how-to/services.md says what follows from that.
 """
 
+from cdc_lake.service.changes import changes_of
 from cdc_lake.service.context import Context, Rejected, Temporary
 from cdc_lake.service.event import Event, Place
 from cdc_lake.service.merge import Merge
@@ -13,4 +14,16 @@ from cdc_lake.service.process import serve
 from cdc_lake.service.service import Service
 from cdc_lake.service.trial import Trial
 
-__all__ = ["Context", "Event", "Merge", "Place", "Rejected", "Service", "Temporary", "Trial", "evaluated", "serve"]
+__all__ = [
+    "Context",
+    "Event",
+    "Merge",
+    "Place",
+    "Rejected",
+    "Service",
+    "Temporary",
+    "Trial",
+    "changes_of",
+    "evaluated",
+    "serve",
+]

@@ -115,17 +115,24 @@ def _structured(value: bytes | None, place: Place | None) -> Event:
     if not value:
         raise Malformed("neither ce_ headers nor a structured event")
     sdk = _sdk()
+    found: dict[str, Any] = {}
+
+    def keep(attributes: dict[str, Any], data: Any) -> Any:
+        # Of an event without a time the SDK makes one of now, another at each reading.
+        found.update(attributes=dict(attributes), data=data)
+        return sdk.CloudEvent(attributes, data)
+
     try:
-        read = sdk.JSONFormat().read(None, value)
+        sdk.JSONFormat().read(keep, value)
     except sdk.CloudEventValidationError as error:
         raise Malformed(f"no CloudEvent: {error.errors}") from None
     except Exception as error:  # the SDK lets errors of several kinds through for one that is not an object
         raise Malformed(f"no structured CloudEvent: {error}") from None
-    attributes = dict(read.get_attributes())
+    attributes = found["attributes"]
     time = attributes.get("time")
     if isinstance(time, datetime):
         attributes["time"] = time.isoformat()
-    return _event(attributes, read.get_data(), place)
+    return _event(attributes, found["data"], place)
 
 
 def _event(attributes: Mapping[str, Any], data: Any, place: Place | None) -> Event:

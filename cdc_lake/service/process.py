@@ -26,7 +26,7 @@ from cdc_lake.service.held import Folder
 from cdc_lake.service.http import Server
 from cdc_lake.service.merge import Merge, Merging
 from cdc_lake.service.outlet import KafkaOutlet
-from cdc_lake.service.run import Options, Runner
+from cdc_lake.service.run import History, Options, Runner
 from cdc_lake.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -155,12 +155,24 @@ def read_settings(service: Service, arguments: Sequence[str] | None = None) -> S
     parser.add_argument("--partitions", type=int, default=PARTITIONS, help="of topics that it makes (%(default)s)")
     parser.add_argument("--no-send", action="store_true", help="follow only: an earlier version sends")
     parser.add_argument("--send-from-now", action="store_true", help="at its first start: send nothing for the past")
+    parser.add_argument(
+        "--fill-from-lake", action="store_true", help="what Kafka has no more, from the lake of --config"
+    )
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO if given.verbose else logging.WARNING)
     bootstrap, client, kafka = _kafka(given)
-    options = Options(sends=not given.no_send, sends_from_now=given.send_from_now)
+    options = Options(sends=not given.no_send, sends_from_now=given.send_from_now, history=_history(given))
     return Settings(bootstrap, kafka, client, given.state, given.listen, tuple(given.peer), given.partitions, options)
+
+
+def _history(given: argparse.Namespace) -> History | None:
+    if not given.fill_from_lake:
+        return None
+    from cdc_lake.config import load_config
+    from cdc_lake.service.lake import LakeHistory
+
+    return LakeHistory(load_config(given.config or Path("cdc-lake.yaml")))
 
 
 def _kafka(given: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:

@@ -27,7 +27,7 @@ PARTS: dict[str, set[str]] = {
     "query": {"land", "maintain", "project"},
     "react": {"land", "query"},
     "serve": {"query"},
-    "service": {"consume"},
+    "service": {"consume", "land"},
     "trace": set(),
     "lineage": set(),
     "local": set(),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from cdc_lake.service import Event, Merge
 
-SCANS, ORDERS, STOCK, REORDERS = "retail.scans", "retail.orders", "retail.stock", "retail.reorders"
+# Two retailers may share a Kafka: RETAIL_TOPICS is what the names of the topics of one begin with.
+_RETAILER = os.environ.get("RETAIL_TOPICS", "retail")
+SCANS, ORDERS, STOCK, REORDERS = (f"{_RETAILER}.{name}" for name in ("scans", "orders", "stock", "reorders"))
 
 # All that happens to a shelf in one order: scans, requests of orders, reorders. Key: <store_id>/<product_id>.
-SHELVES = Merge("retail.shelves", (SCANS, STOCK, REORDERS))
+SHELVES = Merge(f"{_RETAILER}.shelves", (SCANS, STOCK, REORDERS))
 
 
 def receipt_of(event: Event) -> str | None:
@@ -17,7 +21,7 @@ def receipt_of(event: Event) -> str | None:
 
 
 # What was bought, and brought back, at the tills, by receipt: what a basket held comes together.
-RECEIPTS = Merge("retail.receipts", (SCANS,), key=receipt_of)
+RECEIPTS = Merge(f"{_RETAILER}.receipts", (SCANS,), key=receipt_of)
 
 
 def shelf_of(store_id: int, product_id: int) -> str:
