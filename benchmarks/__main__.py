@@ -23,6 +23,7 @@ from benchmarks import (
     objectstore,
     profile,
     promises,
+    services,
     soak,
     start,
     tables,
@@ -70,6 +71,9 @@ BENCHMARKS = {
         200_000,
         400_000,
         stack=False,
+    ),
+    "services": Benchmark(
+        "How fast is a service's read model filled from its log?", services.run, 500_000, 10_000_000, stack=False
     ),
     "telling": Benchmark("What do traces and lineage cost the sink?", telling.run, 200_000, 200_000, stack=False),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
