@@ -15,6 +15,7 @@
     <lake>/<source>/alerts                      what rules found and people decided, and how far each rule is
     <lake>/<source>/alert_deliveries            which alerts went to which output
     <lake>/<source>/alert_silences              which alerts are not to be sent
+    <lake>/<source>/audit                       what was done through the dashboard, and by whom
     <lake>/<source>/rule_state/<rule>/…         what a rule still remembers; made anew from the log when it is gone
     <lake>/<source>/stream/<model>              the rows of a streaming model, and how far it is
     <lake>/<source>/stream_late/<model>         events that a model could not count any more
@@ -122,6 +123,11 @@ def deliveries_path(root: str, source: str) -> str:
 def silences_path(root: str, source: str) -> str:
     """Which alerts of `source` are not to be sent."""
     return _join(root, source, "alert_silences")
+
+
+def audit_path(root: str, source: str) -> str:
+    """What was done through the dashboard of `source`."""
+    return _join(root, source, "audit")
 
 
 def rule_state_path(root: str, source: str, rule: str) -> str:

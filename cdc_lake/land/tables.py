@@ -174,6 +174,21 @@ SILENCES = pa.schema(
     ]
 )
 
+# What somebody did through the dashboard, one row each: `what` (`acknowledge`, `resolve`, `silence`, `end silence`,
+# `sql`), to what, and what came of it. Of SQL the text without its values.
+AUDIT = pa.schema(
+    [
+        ("id", pa.string()),
+        ("what", pa.string()),
+        ("target", pa.string()),
+        ("detail", pa.string()),
+        ("by", pa.string()),
+        ("address", pa.string()),
+        ("outcome", pa.string()),
+        ("recorded_at", _INSTANT),
+    ]
+)
+
 # An event that a streaming model could not count, and `why`: `late`, `in the future` or `no time`. `row` is its image,
 # `position` that of its transaction.
 STREAM_LATE = pa.schema(

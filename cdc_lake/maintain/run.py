@@ -126,6 +126,7 @@ def _parts(job: Job, source: str) -> list[Part]:
             Part(source, "alerts", layout.alerts_path(root, source)),
             Part(source, "alert_deliveries", layout.deliveries_path(root, source)),
             Part(source, "alert_silences", layout.silences_path(root, source)),
+            Part(source, "audit", layout.audit_path(root, source)),
         ]
         for model in layout.list_models(root, source, job.lake.options):
             found.append(Part(source, f"stream {model}", layout.stream_path(root, source, model)))

@@ -1,4 +1,4 @@
-"""The catalogue `lake`: tables, folds, the cut, transactions, schemas, dead letters, alerts."""
+"""The catalogue `lake`: tables, folds, the cut, transactions, schemas, dead letters, alerts, the audit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import alerts_path, dead_letters_path, parquet_files, schemas_path
-from cdc_lake.land.tables import DEAD_LETTERS, SCHEMAS, TRANSACTIONS
+from cdc_lake.land.layout import alerts_path, audit_path, dead_letters_path, parquet_files, schemas_path
+from cdc_lake.land.tables import AUDIT, DEAD_LETTERS, SCHEMAS, TRANSACTIONS
 from cdc_lake.maintain.shape import Asked, Shape, shapes_of
 from cdc_lake.project.files import scan
 from cdc_lake.project.lake import Lake
@@ -93,6 +93,7 @@ def create_lake_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: Seque
     _view(con, "schemas", {s.source: _files(lake, schemas_path(lake.root, s.source)) for s in sources}, SCHEMAS)
     letters = {s.source: _files(lake, dead_letters_path(lake.root, s.source)) for s in sources}
     _view(con, "dead_letters", letters, DEAD_LETTERS)
+    _view(con, "audit", {s.source: _files(lake, audit_path(lake.root, s.source)) for s in sources}, AUDIT)
     alerts = {s.source: _files(lake, alerts_path(lake.root, s.source)) for s in sources}
     con.execute(f"CREATE VIEW lake.alerts AS {alerts_sql(alerts)}; CREATE VIEW lake.late_events AS {late_sql(alerts)}")
     create_stream_views(con, lake, [s.source for s in sources])

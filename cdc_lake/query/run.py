@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -50,13 +50,14 @@ class SqlError(CdcLakeError):
     default_code = "sql"
 
 
-def run_sql(session: Session, sql: str) -> Result | None:
-    """Run one or more statements; the last one's result, None when it has none.
+def run_sql(session: Session, sql: str, parameters: Mapping[str, object] | None = None) -> Result | None:
+    """Run one or more statements; the last one's result, None when it has none. `parameters` are those that the SQL
+    names (`$name`), and no other.
 
     Raises SqlError: now for what the text shows to be wrong, while rows are read for what only values show.
     """
     try:
-        relation = session.connection.sql(sql)
+        relation = session.connection.sql(sql, params=dict(parameters) if parameters else None)
         if relation is None:
             return None
         columns, types = tuple(relation.columns), tuple(relation.types)
@@ -129,7 +130,7 @@ def _table_names(session: Session) -> list[str]:
             names.append(table.name)
         names.append(str(table))
         names += [f"{catalogue}.{table}" for catalogue in ("current", "changes", "history")]
-    lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters", "alerts", "late_events")
+    lake = ("tables", "folds", "cut", "transactions", "schemas", "dead_letters", "alerts", "late_events", "audit")
     models = session.connection.execute("SELECT DISTINCT model FROM lake.streams").fetchall()
     own = [f"lake.{name}" for name in (*lake, "streams", "stream_late_events")]
     return [*names, *own, *(f"streams.{model}" for (model,) in models)]
