@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from cdc_lake.budget import Budget
 from cdc_lake.config_retention import Retention, RetentionClass, misfit
 from cdc_lake.config_rules import RulesSection, Section, StreamsSection
+from cdc_lake.config_serve import ServeSection
 from cdc_lake.config_source import Source, refuse_twice
 from cdc_lake.errors import ConfigError, UnavailableError, suggest
 
@@ -113,6 +114,7 @@ class Config(Section):
     retention: Retention = Retention()
     rules: RulesSection = RulesSection()
     streams: StreamsSection = StreamsSection()
+    serve: ServeSection = ServeSection()
     root: Path = Field(default=Path(), exclude=True, json_schema_extra={"readOnly": True})
 
     @field_validator("tables", mode="before")

@@ -14,9 +14,10 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from cdc_lake.cli.main import build
-from cdc_lake.cli.shapes import document
+from cdc_lake.cli.shapes import document, schema_of
 from cdc_lake.config import Config
 from cdc_lake.serve.catalogue import METRICS, PROCESS
+from cdc_lake.serve.dashboard.shapes import ERROR, SHAPES, VERSION
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 _WIDTH = 100
@@ -31,6 +32,19 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "cdc-lake.schema.json": schema_page(),
         "json.schema.json": json.dumps(document(), indent=2, ensure_ascii=False) + "\n",
+        "dashboard.schema.json": json.dumps(dashboard_document(), indent=2, ensure_ascii=False) + "\n",
+    }
+
+
+def dashboard_document() -> dict[str, Any]:
+    """The shapes of the dashboard's answers as one JSON schema."""
+    shapes = {name: schema_of(shape) for name, shape in SHAPES.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cdc-lake serve",
+        "description": f"Version {VERSION}. Fields may be added within a version; none is taken away or changed.",
+        "version": VERSION,
+        "$defs": {"error": schema_of(ERROR), **shapes},
     }
 
 

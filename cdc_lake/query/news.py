@@ -5,19 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from cdc_lake.config import Config
-from cdc_lake.land.layout import local_path, log_path, transactions_path
+from cdc_lake.land.layout import (
+    alerts_path,
+    dead_letters_path,
+    decisions_path,
+    local_path,
+    log_path,
+    silences_path,
+    transactions_path,
+)
 from cdc_lake.project.lake import Lake
+
+_BESIDE = (alerts_path, silences_path, dead_letters_path, decisions_path)
 
 
 class News:
     """The state of a lake's logs, for a reader that opens a session when there is something new to see.
 
     The sink commits a flush's transactions behind its rows, so that is the commit to look for; of a source without
-    transaction metadata, any commit is.
+    transaction metadata, any commit is. `beside` looks also for what is written beside the changes: alerts and what was
+    decided about them, dead letters.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, beside: bool = False) -> None:
         self._lake = Lake(config.lake_uri, config.lake.options or None)
+        self._beside = beside
         self._seen: dict[str, int] = {}
 
     def arrived(self) -> bool:
@@ -26,6 +38,9 @@ class News:
         Raises LakeError when the lake cannot be read.
         """
         found = {path: mark for source in self._lake.sources() for path, mark in self._marks(source)}
+        if self._beside:
+            places = [p(self._lake.root, s) for s in self._lake.sources() for p in _BESIDE]
+            found |= {path: self._mark(path) for path in places}
         before, self._seen = self._seen, found
         return found != before
 

@@ -33,6 +33,13 @@ def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) 
         sources = read_sources(con, config)
     finally:
         con.close()
+    return overview_of(config, sources, ends)
+
+
+def overview_of(
+    config: Config, sources: Sequence[SourceState], ends: Mapping[tuple[str, int], int] | None = None
+) -> dict[str, Any]:
+    """The same of sources that were read already. Raises LakeError when dead letters cannot be read."""
     now = datetime.now(UTC)
     lake = open_lake(config)
     letters = {s.source: DeadLetters(lake.root, s.source, lake.options).waiting() for s in sources}

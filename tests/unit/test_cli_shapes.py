@@ -65,6 +65,7 @@ LINES = {
     "rules resolve": "rules resolve ALERT",
     "rules silence": "rules silence low",
     "rules silences": "rules silences",
+    "serve": "serve --views",
     "stream check": "stream check",
     "stream explain": "stream explain changed",
     "stream run": "stream run --until-caught-up",

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "connectors").glob("*.md")]
 )
-GENERATED = {"cli.md", "config.md", "metrics.md", "cdc-lake.schema.json", "json.schema.json"}
+GENERATED = {"cli.md", "config.md", "metrics.md", "cdc-lake.schema.json", "json.schema.json", "dashboard.schema.json"}
 # What a block may be. `text` is a drawing or an output; everything else is checked here, and what can run is run by
 # tests/integration/test_docs_run.py.
 KINDS = {"console", "sh", "sql", "python", "yaml", "json", "properties", "text", "mermaid"}
@@ -168,9 +168,10 @@ def check_compose(arguments: list[str]) -> list[str]:
     return ["compose"]
 
 
+VIEWS = [b for b in of_kind("sql") if b.text.startswith("-- dashboard/")]
 MODELS = [b for b in of_kind("sql") if b.text.startswith("-- streams/")]
 FOREIGN = [b for b in of_kind("sql", "python") if b.text.startswith(("-- duckdb\n", "# spark\n"))]
-QUERIES = [b for b in of_kind("sql") if "-- postgresql" not in b.text and b not in [*MODELS, *FOREIGN]]
+QUERIES = [b for b in of_kind("sql") if "-- postgresql" not in b.text and b not in [*MODELS, *VIEWS, *FOREIGN]]
 RULES = [b for b in of_kind("yaml") if b.text.startswith("# rules/")]
 # Run by tests/unit/test_events_page.py: they are about events, which the project of the other pages has none of.
 OF_EVENTS = [b for b in BLOCKS if b.page.name == "events.md"]

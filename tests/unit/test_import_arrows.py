@@ -26,7 +26,7 @@ PARTS: dict[str, set[str]] = {
     "project": {"land"},
     "query": {"land", "maintain", "project"},
     "react": {"land", "query"},
-    "serve": {"query"},
+    "serve": {"land", "query", "react"},
     "service": {"consume", "land"},
     "trace": set(),
     "lineage": set(),
