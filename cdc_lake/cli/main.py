@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -168,6 +169,8 @@ def _tell(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").partition(".")[0])):
         return _tell(_missing(str(error.name), extra))
+    if (of_store := _of_store(error)) is not None:
+        return _tell(of_store)
     return _wrong_usage(error) if isinstance(error, TyperException) else _unexpected(error)
 
 
@@ -178,6 +181,19 @@ def _missing(package: str, extra: str) -> CdcLakeError:
         next=f"pip install 'cdc-lake[{extra}]'",
         code="packages_missing",
     )
+
+
+def _of_store(error: Exception) -> CdcLakeError | None:
+    """What an object store's answer means that reached delta-rs in the middle of something; None of another error."""
+    if not re.search(r"Generic \w+ error|Error performing", str(error)):
+        return None
+    from cdc_lake.land.store_errors import is_named, store_error
+
+    try:
+        uri = output.settings().lake_uri
+    except CdcLakeError:
+        return None
+    return store_error(uri, error) if is_named(uri, error) else None
 
 
 def _wrong_usage(error: TyperException) -> int:

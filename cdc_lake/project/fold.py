@@ -19,6 +19,7 @@ from deltalake.exceptions import DeltaError
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.events import TableId
+from cdc_lake.land.store_errors import is_named, store_error
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.history_fold import fold_history
@@ -125,8 +126,8 @@ def _timed(
         done = _with_history(con, state, table, done, replacing=replacing, tell=tell)
     except CdcLakeError as error:
         done = Folded(table.table, "failed", error=error)
-    except duckdb.Error as error:
-        done = Folded(table.table, "failed", error=_explained(table.table, error))
+    except (DeltaError, OSError, duckdb.Error) as error:
+        done = Folded(table.table, "failed", error=_explained(state, table.table, error))
     return replace(done, seconds=time.monotonic() - begun)
 
 
@@ -143,7 +144,7 @@ def _with_history(
     try:
         rows = fold_history(con, state, table, replacing=replacing, tell=tell)
     except (DeltaError, OSError, ValueError, RuntimeError, duckdb.Error) as error:
-        return replace(done, outcome="failed", error=_explained(table.table, error, "The history of "))
+        return replace(done, outcome="failed", error=_explained(state, table.table, error, "The history of "))
     # What is known of `current` is as new as before, but something was folded.
     return replace(done, history_rows=rows, outcome="folded" if rows and done.outcome == "current" else done.outcome)
 
@@ -215,7 +216,7 @@ def _after_failure(
         return Folded(table.table, "folded", cut=checkpoint.cut, before=table.checkpoint.cut)
     if not replacing and not _is_as_known(table, now, checkpoint.lows):
         return Folded(table.table, "overtaken", cut=stored.cut)
-    raise _explained(table.table, error) from error
+    raise _explained(state, table.table, error) from error
 
 
 def _is_as_known(table: TableState, place: Place, lows: Collection[tuple[str, int]]) -> bool:
@@ -234,7 +235,9 @@ def _view(con: duckdb.DuckDBPyConnection, state: SourceState, table: TableState,
     return replace(view, settled=settle(con, view, f"{state.lake.own}.settled")) if table.shapes.keyed else view
 
 
-def _explained(table: TableId, error: Exception, what: str = "") -> LakeError:
+def _explained(state: SourceState, table: TableId, error: Exception, what: str = "") -> CdcLakeError:
+    if is_named(state.lake.root, error):
+        return store_error(state.lake.root, error)
     full = is_disk_full(error)
     return LakeError(
         f"{what}{table} could not be folded.",

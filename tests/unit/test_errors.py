@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 from cdc_lake import errors
+from cdc_lake.cli import main as cli
 from cdc_lake.errors import CdcLakeError, suggest
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, CdcLakeError)]
@@ -48,3 +50,28 @@ def test_an_error_as_json_has_the_documented_shape(cls: type[CdcLakeError]) -> N
 )
 def test_a_suggestion_names_the_nearest_or_is_silent(wrong: str, sentence: str) -> None:
     assert suggest(wrong, ["orders", "order_lines", "stores"]) == sentence
+
+
+# As delta-rs says it when the store goes away while it reads.
+AWAY = """Kernel error -> Generic S3 error
+          ↳ Error performing GET http://127.0.0.1:59853/lake/pos/_delta_log/00000000000000000016.json in 2.45s, after 10
+             ↳ error sending request
+               ↳ connection closed before message completed"""
+
+
+def test_a_store_that_goes_away_in_the_middle_of_a_command_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise OSError(AWAY)
+
+    (tmp_path / "cdc-lake.yaml").write_text("lake: {uri: 's3://lake/pos'}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cdc_lake.query.session.open_session", read)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["query", "SELECT 1"])
+    words = capfd.readouterr().err
+    assert stop.value.code == 1
+    assert "The object store of lake does not answer." in words
+    assert "GET http://127.0.0.1:59853: no answer" in words
+    assert "defect" not in words
