@@ -26,6 +26,7 @@ from benchmarks import (
     services,
     soak,
     start,
+    streams,
     tables,
     telling,
     throughput,
@@ -65,6 +66,7 @@ BENCHMARKS = {
     "memory": Benchmark("Does the limit of memory hold?", memory.run, 400_000, 2_000_000),
     "soak": Benchmark("Does the sink stay as it is, hour by hour?", soak.run, 2, 60),
     "volume": Benchmark("How does it hold with tens of millions of rows?", volume.run, 1_000_000, 50_000_000),
+    "streams": Benchmark("How fast are streaming models?", streams.run, 300_000, 1_000_000),
     "anomalies": Benchmark(
         "How many anomalies does a rule find, and how many alarms are false?",
         anomalies.run,

@@ -58,7 +58,7 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
             snapshot(ends.bootstrap, prefix, rows)
             _land((landed, steps), config, prefix, "the snapshot", rows)
             steps.add("fold of the first rows", rows, *_command(config, "fold"))
-            _changes(ends.bootstrap, prefix, rows)
+            changes(ends.bootstrap, prefix, rows)
             _land((landed, steps), config, prefix, "the changes", rows)
             steps.add("rebuild of all", 2 * rows, *_command(config, "rebuild", "public.sales"))
         finally:
@@ -94,40 +94,41 @@ def _check_form(real: dict[str, Any], name: str) -> None:
 
 def example(name: str) -> str:
     """The event of the first row of a snapshot."""
-    found = duckdb.sql(f"SELECT {_event(name, 'r')} FROM (SELECT 1 AS i, 0 AS n)").fetchall()
+    found = duckdb.sql(f"SELECT {event_sql(name, 'r')} FROM (SELECT 1 AS i, 0 AS n)").fetchall()
     return str(found[0][0])
 
 
-def _event(name: str, op: str, table: str = "sales") -> str:
+def event_sql(name: str, op: str, table: str = "sales", *, row: str = "") -> str:
+    """SQL of an event of row `i`, the `n`th; `row` is SQL of its image, that of a sale without."""
     transaction = "NULL"
     if op == "u":
         transaction = f"""json_object('id', n // {EACH} || ':' || (n + 1), 'total_order', n % {EACH} + 1,
             'data_collection_order', n % {EACH} + 1)"""
     return _EVENT.format(
         table=table,
-        row=_ROW.format(more="n % 50" if op == "u" else "0"), name=name, op=op, ts=f"({NOW} + n // 100)",
+        row=row or _ROW.format(more="n % 50" if op == "u" else "0"), name=name, op=op, ts=f"({NOW} + n // 100)",
         snapshot="true" if op == "r" else "false", tx=f"n // {EACH}", lsn="n + 1", transaction=transaction,
     )  # fmt: skip
 
 
 def snapshot(bootstrap: str, prefix: str, rows: int, table: str = "sales") -> None:
     """Have a topic hold the first snapshot of a table of so many rows."""
-    query = f"SELECT json_object('id', i), {_event(prefix, 'r', table)} FROM (SELECT n + 1 AS i, n FROM ({{}}))"
-    _produce(bootstrap, f"{prefix}.public.{table}", rows, query)
+    query = f"SELECT json_object('id', i), {event_sql(prefix, 'r', table)} FROM (SELECT n + 1 AS i, n FROM ({{}}))"
+    produce(bootstrap, f"{prefix}.public.{table}", rows, query)
 
 
-def _changes(bootstrap: str, prefix: str, rows: int) -> None:
+def changes(bootstrap: str, prefix: str, rows: int) -> None:
     """Updates of random rows, in transactions of a hundred, and their ENDs."""
     key = f"1 + hash(n) % {rows}"
-    query = f"SELECT json_object('id', i), {_event(prefix, 'u')} FROM (SELECT ({key})::BIGINT AS i, n FROM ({{}}))"
-    _produce(bootstrap, f"{prefix}.public.sales", rows, query)
+    query = f"SELECT json_object('id', i), {event_sql(prefix, 'u')} FROM (SELECT ({key})::BIGINT AS i, n FROM ({{}}))"
+    produce(bootstrap, f"{prefix}.public.sales", rows, query)
     ended = f"""SELECT json_object('id', n || ':' || (n * {EACH} + {EACH})), json_object('status', 'END',
         'id', n || ':' || (n * {EACH} + {EACH}), 'event_count', {EACH}, 'data_collections',
         [{{'data_collection': 'public.sales', 'event_count': {EACH}}}], 'ts_ms', {NOW} + n) FROM ({{}})"""
-    _produce(bootstrap, f"{prefix}.transaction", rows // EACH, ended)
+    produce(bootstrap, f"{prefix}.transaction", rows // EACH, ended)
 
 
-def _produce(bootstrap: str, topic: str, rows: int, query: str) -> None:
+def produce(bootstrap: str, topic: str, rows: int, query: str) -> None:
     producer = Producer(
         {"bootstrap.servers": bootstrap, "linger.ms": 20, "batch.size": 1_000_000, "compression.type": "lz4",
          "queue.buffering.max.messages": 1_000_000}
