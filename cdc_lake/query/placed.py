@@ -33,7 +33,7 @@ from cdc_lake.query.session import read_sources
 # After the columns of `changes` and before the source's own: the position of the change's transaction.
 POSITION = "__position"
 # Names that relations over placed changes use beside it.
-_TAKEN = (POSITION, "__clock", "__clock_before", "__et", "__time", "__why", "__fresh", "__closed")
+_TAKEN = (POSITION, "__clock", "__clock_before", "__et", "__time", "__why", "__fresh", "__closed", "__at")
 # A commit time before all others, in microseconds.
 NEVER = -(1 << 62)
 
@@ -44,6 +44,9 @@ class Log:
 
     con: duckdb.DuckDBPyConnection
     state: SourceState
+    # Of a source of events: the databases whose tables its events may meet.
+    beside: tuple[Log, ...] = ()
+    events: bool = False
 
     @property
     def source(self) -> str:
@@ -64,6 +67,10 @@ class Log:
     def find(self, name: str) -> TableId | None:
         """The table called `name`."""
         return self.names.get(name)
+
+    def find_beside(self, name: str) -> Log | None:
+        """The log of the source beside this one that has the table called `name`."""
+        return next((log for log in self.beside if log.find(name) is not None), None)
 
     def clock(self, position: int) -> int:
         """The greatest commit time up to a position, in microseconds."""
@@ -137,7 +144,14 @@ class Log:
 
 def open_logs(con: duckdb.DuckDBPyConnection, config: Config) -> list[Log]:
     """The logs of all sources of a lake, read into a fresh connection. Raises LakeError when they cannot be read."""
-    return [Log(con, state) for state in read_sources(con, config)]
+    states = read_sources(con, config)
+    events = {s.name for s in config.all_sources if not s.captured}
+    databases = tuple(Log(con, state) for state in states if state.source not in events)
+    return [Log(con, s, databases, True) if s.source in events else _named(databases, s.source) for s in states]
+
+
+def _named(logs: Sequence[Log], source: str) -> Log:
+    return next(log for log in logs if log.source == source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +169,11 @@ class Placed:
     began: int
     ended: int
     _ends: str
+
+    @property
+    def ends(self) -> str:
+        """The relation of the ends of transactions behind `after` (`order.load_ends`)."""
+        return self._ends
 
     @classmethod
     def of(cls, log: Log, after: int, limit: int) -> Self:

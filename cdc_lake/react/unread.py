@@ -12,6 +12,7 @@ from cdc_lake.react.ledger import Ledger
 from cdc_lake.react.places import Place
 from cdc_lake.react.rulefile import load_rules
 from cdc_lake.react.run import open_connection
+from cdc_lake.react.stream.beside import seen_at
 from cdc_lake.react.stream.modelfile import load_model, model_files
 from cdc_lake.react.stream.run import table_of
 from cdc_lake.react.stream.shape import check as check_model
@@ -49,7 +50,11 @@ def find_unread(config: Config) -> Iterator[Unread]:
         for model in models:
             shape = check_model(con, model, logs)
             place = table_of(config, shape).place()
-            yield from _of(shape.source, set(shape.tables.values()), place, f"model {model.name}", "stream")
+            yield from _of(shape.source, shape.own_tables, place, f"model {model.name}", "stream")
+            log = next(g for g in logs if g.source == shape.source)
+            for alias, source in shape.beside.items():
+                met = Place(seen_at(log, source, place.position), 0) if place is not None else None
+                yield from _of(source, {shape.tables[alias]}, met, f"model {model.name}", "stream")
     finally:
         con.close()
 

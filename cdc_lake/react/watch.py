@@ -14,6 +14,7 @@ from cdc_lake.query.placed import Log, Placed, unknown_table
 from cdc_lake.react.engine import Compiled, Finding, Memory, advance
 from cdc_lake.react.expressions import bind, check_expressions, expressions_of
 from cdc_lake.react.rulefile import Rule, RuleError, place_in
+from cdc_lake.react.stream.modelfile import EVENT_TIME
 from cdc_lake.sqltext import ident
 
 # Transactions that are read at once: bounds memory, and what is done again after a kill.
@@ -48,9 +49,18 @@ def check(con: duckdb.DuckDBPyConnection, rule: Rule, logs: Sequence[Log], confi
             raise RuleError(f"{where}: there is no output {name}.", why=why, next=f"edit {rule.file}")
     log = _log_of(rule, logs)
     tables = {name: _table(log, rule.streams[name].table) for name in dict.fromkeys(rule.used)}
+    rule = _with_times(rule) if log.events else rule
     compiled = Compiled.of(rule, {name: str(table) for name, table in tables.items()})
     _bind(con, compiled, log, tables)
     return Target(compiled, log.source, tables)
+
+
+def _with_times(rule: Rule) -> Rule:
+    """An event says itself when it was."""
+    streams = {
+        n: s if s.time is not None else s.model_copy(update={"time": EVENT_TIME}) for n, s in rule.streams.items()
+    }
+    return rule.model_copy(update={"streams": streams})
 
 
 def _log_of(rule: Rule, logs: Sequence[Log]) -> Log:

@@ -109,8 +109,8 @@ def create_outbox(dsn: str) -> bool:
         return True
 
 
-def write(connection: Connection, event: OrderEvent) -> None:
-    """The order and its event, committed together. What was written before is left as it is."""
+def write(connection: Connection, event: OrderEvent, *, topic: str = TOPIC) -> None:
+    """The order and its event, committed together."""
     if event.type == "retail.order.placed":
         values = [event.data[name] for name in ("order_id", "store_id", "customer_id", "total_cents")]
         connection.execute(
@@ -125,7 +125,7 @@ def write(connection: Connection, event: OrderEvent) -> None:
             (id, topic, source, type, subject, time, correlationid, causationid, data)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING 1) SELECT count(*) FROM written""",
         [
-            *(event.id, TOPIC, SOURCE, event.type, event.order_id, event.at, event.correlation, event.cause),
+            *(event.id, topic, SOURCE, event.type, event.order_id, event.at, event.correlation, event.cause),
             json.dumps(event.data),
         ],
     )

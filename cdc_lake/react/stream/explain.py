@@ -11,7 +11,7 @@ def explain(shape: Shape) -> list[tuple[str, str]]:
     query, model = shape.query, shape.model
     said = [("reads", f"changes of {shape.tables[s.alias]} ({s.alias})") for s in query.streams]
     said += [
-        ("joins", f"{shape.tables[s.alias]} ({s.alias}) as of the position of the event; from its history")
+        ("joins", f"{shape.tables[s.alias]} ({s.alias}) {_as_of(shape, s.alias)}; from its history")
         for s in query.tables
     ]
     said.append(("rows", _when(shape)))
@@ -32,6 +32,12 @@ def explain(shape: Shape) -> list[tuple[str, str]]:
     said.append(("remembers", _kept(shape)))
     said.append(("columns", ", ".join(f"{n} {t}" for n, t in (*shape.columns, *OWN))))
     return said
+
+
+def _as_of(shape: Shape, alias: str) -> str:
+    if alias in shape.beside:
+        return f"as it had landed from {shape.beside[alias]} when the event landed"
+    return "as of the position of the event"
 
 
 def _when(shape: Shape) -> str:

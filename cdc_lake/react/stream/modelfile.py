@@ -23,6 +23,8 @@ from typing import Literal, Self
 from cdc_lake.errors import CdcLakeError, UsageError, suggest
 from cdc_lake.react.durations import microseconds
 
+# When an event was: what it says, else when Kafka took it.
+EVENT_TIME = 'coalesce("time", __source_ts)'
 SUFFIX = ".sql"
 _FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")

@@ -6,7 +6,7 @@ any more; with a LEFT JOIN, one that met none then stands alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import duckdb
@@ -30,6 +30,7 @@ class Pairs:
     kept: Mapping[str, Columns]
     relations: Mapping[str, str]
     moment: Moment
+    beside: Collection[str] = frozenset()
     _both: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -45,20 +46,23 @@ class Pairs:
         met = replace(self.query, sources=tuple(inner))
         span = f" AND abs({a}.__et - {b}.__et) <= {self._within} AND ({a}.__fresh OR {b}.__fresh)"
         own = own_columns(self.query, self._order(a, b))
-        paired = f"SELECT {items}, {own} {from_sql(met, {**self.relations, **self._both}, span=span)}"
+        paired = f"SELECT {items}, {own} {self._from(met, {**self.relations, **self._both}, span)}"
         if not self.query.streams[1].left:
             return paired
         bare = replace(met, where="")
         make(
             self.con,
             "met",
-            f"SELECT DISTINCT {a}.{POSITION} AS p, {a}.__tx_order AS o {from_sql(bare, self._both, span=span)}",
+            f"SELECT DISTINCT {a}.{POSITION} AS p, {a}.__tx_order AS o {self._from(bare, self._both, span)}",
         )
         first = self._both[self.query.streams[0].alias]
         self.con.execute(
             f"UPDATE {first} SET __matched = true WHERE ({POSITION}, __tx_order) IN (SELECT (p, o) FROM {WORK}_met)"
         )
         return f"{paired} UNION ALL {self._alone(items, a, b, first)}"
+
+    def _from(self, query: Query, relations: Mapping[str, str], span: str) -> str:
+        return from_sql(query, relations, span=span, beside=self.beside)
 
     def _alone(self, items: str, a: str, b: str, first: str) -> str:
         """Events of the first stream whose time is over and that met none."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import duckdb
 
+from cdc_lake.config_source import EVENTS
 from cdc_lake.react.expressions import aggregates, nodes_of, reads_clock
 from cdc_lake.react.stream.modelfile import Model
 
@@ -192,18 +193,20 @@ def _source(model: Model, tree: Node, *, left: bool, on: str) -> Source:
     if tree["type"] != "BASE_TABLE" or tree.get("at_clause") or tree.get("column_name_alias") or tree.get("sample"):
         raise model.refused(
             "FROM has something that is no table.",
-            "A model reads changes.<table> and current.<table>, each with a plain alias at most.",
+            "A model reads changes.<table>, events.<table> and current.<table>, each with a plain alias at most.",
             at=tree.get("query_location"),
             wrong=False,
         )
     path = [p for p in (tree["catalog_name"], tree["schema_name"], tree["table_name"]) if p]
     kind, rest = (path[0].lower(), path[1:]) if len(path) > 1 else ("current", path)
+    if kind == EVENTS and len(path) == 2:
+        kind, rest = "changes", path
     if kind not in ("changes", "current"):
         kind, rest = ("current", path) if len(path) == 2 and kind not in ("history", "lake", "streams") else ("", path)
     if not kind:
         raise model.refused(
             f"it reads {'.'.join(path)}.",
-            "A model reads changes.<table>, and current.<table> as it was at each event.",
+            "A model reads changes.<table>, events.<table>, and current.<table> as it was at each event.",
             at=tree.get("query_location"),
             wrong=False,
         )

@@ -18,8 +18,9 @@ from cdc_lake.react.engine import Memory
 from cdc_lake.react.memories import Memories
 from cdc_lake.react.places import Place
 from cdc_lake.react.run import open_connection
+from cdc_lake.react.stream.beside import kept_beside, met, seen_at
 from cdc_lake.react.stream.modelfile import Model, ModelError
-from cdc_lake.react.stream.shape import OWN, Shape, check
+from cdc_lake.react.stream.shape import OWN, Shape, check, owner
 from cdc_lake.react.stream.step import Input, Step, advance
 from cdc_lake.react.stream.table import ModelTable
 from cdc_lake.react.stream.work import WORK, make
@@ -187,7 +188,8 @@ def start_of(log: Log, shape: Shape) -> int:
 
 def kept_from(log: Log, shape: Shape) -> int:
     """The position behind which the logs of all of a model's tables are whole."""
-    return max(t.log.start for t in log.state.tables if t.table in shape.tables.values())
+    own = max(t.log.start for t in log.state.tables if t.table in shape.own_tables)
+    return max(own, kept_beside(log, shape))
 
 
 def steps(log: Log, shape: Shape, memory: Memory, upto: int, *, chunk: int = CHUNK) -> Iterator[Step]:
@@ -195,6 +197,7 @@ def steps(log: Log, shape: Shape, memory: Memory, upto: int, *, chunk: int = CHU
 
     Raises ModelError when a value cannot be computed, or what it would need is no longer kept.
     """
+    upto = met(log, shape, memory.position, upto)
     if memory.position < upto:
         _refuse_before_kept(log, shape, memory.position)
         reader, versions = Reader(), _versions(log, shape, memory.position)
@@ -225,11 +228,12 @@ def _versions(log: Log, shape: Shape, after: int) -> Mapping[str, str]:
     """The versions of each table that an event behind `after` may meet, with the columns that the query names."""
     found = {}
     for number, source in enumerate(shape.query.tables):
-        query = log.versions(shape.tables[source.alias], f"{WORK}_of_{number}")
+        query = owner(log, source).versions(shape.tables[source.alias], f"{WORK}_of_{number}")
         columns = [str(c[0]) for c in log.con.execute(f"DESCRIBE {query}").fetchall()]
         own = ("__from_position", "__to_position")
         named = ", ".join(ident(c) for c in columns if c in own or c.lower() in shape.query.names)
-        where = f"__to_position IS NULL OR __to_position > {after}"
+        first = seen_at(log, shape.beside[source.alias], after) if source.alias in shape.beside else after
+        where = f"__to_position IS NULL OR __to_position > {first}"
         found[source.alias] = make(log.con, f"versions_{number}", f"SELECT {named} FROM ({query}) WHERE {where}")
     return found
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import duckdb
 
@@ -11,7 +11,7 @@ from cdc_lake.errors import suggest
 from cdc_lake.events import TableId
 from cdc_lake.query.placed import POSITION, Log, stored_type, unknown_table
 from cdc_lake.react.expressions import NO_COLUMN
-from cdc_lake.react.stream.modelfile import Model, ModelError, digest
+from cdc_lake.react.stream.modelfile import EVENT_TIME, Model, ModelError, digest
 from cdc_lake.react.stream.partials import END, START, Fold
 from cdc_lake.react.stream.query import WINDOW_COLUMNS, Query, Source, parse, text_of, tree_of
 from cdc_lake.sqltext import ident
@@ -39,6 +39,8 @@ class Shape:
     kept: Mapping[str, Columns]
     fold: Fold | None
     fingerprint: str
+    # The other source that some of the tables are of, by alias; events meet them as they had landed then.
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -49,6 +51,11 @@ class Shape:
     def name(self) -> str:
         """The model's name."""
         return self.model.name
+
+    @property
+    def own_tables(self) -> set[TableId]:
+        """The tables of the model's source."""
+        return {table for alias, table in self.tables.items() if alias not in self.beside}
 
     @property
     def remembers(self) -> bool:
@@ -69,6 +76,7 @@ def check(con: duckdb.DuckDBPyConnection, model: Model, logs: Sequence[Log]) -> 
     log = _log_of(query, logs)
     tables = {s.alias: _table(log, s) for s in query.sources}
     _ = log.transactions  # without an order there is nothing to follow
+    query = _with_times(query) if log.events else query
     try:
         return _bound(con, query, log, tables)
     except duckdb.Error as error:
@@ -76,20 +84,50 @@ def check(con: duckdb.DuckDBPyConnection, model: Model, logs: Sequence[Log]) -> 
 
 
 def _log_of(query: Query, logs: Sequence[Log]) -> Log:
-    fitting = [g for g in logs if all(g.find(s.table) is not None for s in query.sources)]
+    fitting = [g for g in logs if all(_finds(g, s) for s in query.sources)]
     if len(fitting) == 1:
+        _refuse_two(query, fitting[0])
         return fitting[0]
     for source in query.sources:
         if not any(log.find(source.table) is not None for log in logs):
             error = unknown_table(source.table, logs)
             raise query.model.refused(error.message.rstrip(".") + ".", error.why, at=source.at)
     raise query.model.refused(
-        "its tables are of several sources.", "Sources share no order, so nothing says what came first.", wrong=False
+        "its streams are of several sources.",
+        "Sources share no order, so nothing says what came first. Events may be joined with current.<table>.",
+        wrong=False,
     )
 
 
+def _finds(log: Log, source: Source) -> bool:
+    return log.find(source.table) is not None or (
+        source.kind == "current" and log.find_beside(source.table) is not None
+    )
+
+
+def _refuse_two(query: Query, log: Log) -> None:
+    others = {other.source for s in query.tables if log.find(s.table) is None and (other := log.find_beside(s.table))}
+    if len(others) > 1:
+        why = f"They are of {', '.join(sorted(others))}: join with the tables of one of them."
+        raise query.model.refused("it joins tables of two databases.", why, wrong=False)
+
+
+def owner(log: Log, source: Source) -> Log:
+    """The log that a relation's table is of: the streams' own, or that of a database beside it."""
+    return log if log.find(source.table) is not None else log.find_beside(source.table) or log
+
+
+def _with_times(query: Query) -> Query:
+    """An event says itself when it was."""
+    said = {a.lower() for a, _ in query.model.times}
+    silent = [s.alias for s in query.streams if s.alias.lower() not in said and "" not in said]
+    times = (*query.model.times, *((alias, EVENT_TIME) for alias in silent))
+    names = query.names | ({"time", "__source_ts"} if silent else set())
+    return replace(query, model=replace(query.model, times=times), names=names)
+
+
 def _table(log: Log, source: Source) -> TableId:
-    found = log.find(source.table)
+    found = owner(log, source).find(source.table)
     if found is None:
         raise ValueError("the log was chosen for its tables")
     return found
@@ -97,7 +135,7 @@ def _table(log: Log, source: Source) -> TableId:
 
 def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mapping[str, TableId]) -> Shape:
     relations = {s.alias: _empty(con, query, log, s, tables[s.alias]) for s in query.sources}
-    source = from_sql(query, relations)
+    source = from_sql(query, relations, beside={s.alias for s in query.tables if owner(log, s) is not log})
     groups = ", ".join(f"(\n{text_of(con, g)}\n)" for g in query.groups)
     having = f"HAVING {text_of(con, query.having)}" if query.having is not None else ""
     items = ", ".join(_item(con, i.node, i.name) for i in query.items)
@@ -106,9 +144,12 @@ def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mappi
     _refuse_names(query.model, [n for n, _ in found])
     columns = tuple((n, stored(t)) for n, t in found)
     _refuse_key(query.model, [n for n, _ in found])
+    beside = {s.alias: other.source for s in query.tables if (other := owner(log, s)) is not log}
     if query.model.window is None:
-        kept = {s.alias: _kept(con, query, relations[s.alias]) for s in query.streams} if query.timed else {}
-        return Shape(query, log.source, tables, columns, kept, None, _fingerprint(con, query, columns, kept))
+        always = (*_ALWAYS, *(["__at"] if beside else []))
+        kept = {s.alias: _kept(con, query, relations[s.alias], always) for s in query.streams} if query.timed else {}
+        form = _fingerprint(con, query, columns, kept)
+        return Shape(query, log.source, tables, columns, kept, None, form, beside)
     fold = Fold.of(con, query)
     types = dict(_described(con, fold.partial(source)))
     fold.refuse_inexact([types[f"p{i}"] for i in range(len(fold.parts))])
@@ -116,7 +157,7 @@ def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mappi
     empty = ", ".join(f"CAST(NULL AS {t}) AS {n}" for n, t in known)
     _described(con, f"SELECT {', '.join(fold.items)} FROM (SELECT {empty}) WHERE {fold.having or 'true'}")
     form = _fingerprint(con, query, columns, known)
-    return Shape(query, log.source, tables, columns, {"": known}, fold, form)
+    return Shape(query, log.source, tables, columns, {"": known}, fold, form, beside)
 
 
 def _item(con: duckdb.DuckDBPyConnection, node: dict[str, object], name: str | None) -> str:
@@ -135,7 +176,7 @@ def _described(con: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, st
 def _empty(con: duckdb.DuckDBPyConnection, query: Query, log: Log, source: Source, table: TableId) -> str:
     """A relation without rows that has the columns of a source."""
     if source.kind == "current":
-        return f"({log.versions(table, 'lake.internal.checked')} LIMIT 0)"
+        return f"({owner(log, source).versions(table, 'lake.internal.checked')} LIMIT 0)"
     names = {c.lower() for c in log.columns(table)}
     window = ""
     if query.model.window is not None:
@@ -145,7 +186,8 @@ def _empty(con: duckdb.DuckDBPyConnection, query: Query, log: Log, source: Sourc
                 raise query.model.refused(f"{source.table} has a column {name}.", why, at=source.at)
         window = "".join(f", CAST(NULL AS TIMESTAMPTZ) AS {n}" for n in WINDOW_COLUMNS)
     time = time_of(query, source)
-    rows = f"(SELECT *, CAST(NULL AS BIGINT) AS __clock FROM {log.empty(table)}) AS {ident(source.alias)}"
+    nothing = "CAST(NULL AS BIGINT) AS __clock, CAST(NULL AS BIGINT) AS __at"
+    rows = f"(SELECT *, {nothing} FROM {log.empty(table)}) AS {ident(source.alias)}"
     if time is not None:
         _check_time(con, query, rows, time)
     return f"(SELECT *, CAST(NULL AS BIGINT) AS __et, CAST(NULL AS TIMESTAMPTZ) AS __time{window} FROM {rows})"
@@ -167,9 +209,9 @@ def _check_time(con: duckdb.DuckDBPyConnection, query: Query, rows: str, time: s
         raise query.model.refused("`time` is no time.", f"It is of the type {kind}.")
 
 
-def _kept(con: duckdb.DuckDBPyConnection, query: Query, relation: str) -> Columns:
+def _kept(con: duckdb.DuckDBPyConnection, query: Query, relation: str, always: Collection[str]) -> Columns:
     found = _described(con, f"SELECT * FROM {relation}")
-    return tuple((n, t) for n, t in found if n in _ALWAYS or n.lower() in query.names)
+    return tuple((n, t) for n, t in found if n in always or n.lower() in query.names)
 
 
 def _refuse_key(model: Model, names: Sequence[str]) -> None:
@@ -194,18 +236,21 @@ def _refuse_names(model: Model, names: Sequence[str]) -> None:
             raise model.refused(f"the column {name} has no name of its own.", "Give it one with AS.")
 
 
-def from_sql(query: Query, relations: Mapping[str, str], *, span: str = "") -> str:
+def from_sql(
+    query: Query, relations: Mapping[str, str], *, span: str = "", beside: Collection[str] = frozenset()
+) -> str:
     """FROM and WHERE over `relations` (by alias): streams first, then tables as of the position of their event.
 
-    `span` is what the two streams of a join must also meet.
+    `span` is what the two streams of a join must also meet. Of tables in `beside` the position is that which had landed
+    with the event.
     """
-    position = place(query)
     parts: list[str] = []
     for source in (*query.streams, *query.tables):
         relation = f"{relations[source.alias]} AS {ident(source.alias)}"
         if not parts:
             parts.append(f"FROM {relation}")
             continue
+        position = place(query, "__at") if source.alias in beside else place(query)
         versions = f"{ident(source.alias)}.__from_position"
         until = f"{ident(source.alias)}.__to_position"
         valid = f" AND {versions} <= {position} AND ({until} IS NULL OR {until} > {position})"

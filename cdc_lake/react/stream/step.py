@@ -16,6 +16,7 @@ from cdc_lake.errors import first_line
 from cdc_lake.query.placed import POSITION, Placed
 from cdc_lake.react.engine import Memory
 from cdc_lake.react.events import micros
+from cdc_lake.react.stream.beside import beside_sql
 from cdc_lake.react.stream.modelfile import ModelError
 from cdc_lake.react.stream.pairs import Pairs
 from cdc_lake.react.stream.partials import END, Fold
@@ -69,7 +70,7 @@ def _advance(con: duckdb.DuckDBPyConnection, shape: Shape, memory: Memory, given
     moment = Moment(placed.ended - shape.model.lateness, placed.clock, shape.model.lateness)
     for number, source in enumerate(query.streams):
         own = query.own.get(source.alias, "true") if len(query.streams) > 1 else "true"
-        seen = _seen(query, source, given.changes[source.alias], placed.clock, memory.position)
+        seen = _seen(shape, source, given.changes[source.alias], placed, memory.position)
         relations[source.alias] = make(
             con, f"in_{number}", _counted(query, ident(source.alias), make(con, f"seen_{number}", seen), own)
         )
@@ -79,33 +80,38 @@ def _advance(con: duckdb.DuckDBPyConnection, shape: Shape, memory: Memory, given
     )
     kept = None
     if shape.fold is not None:
-        groups = _grouped(con, shape.fold, shape.kept[""], memory, from_sql(query, relations))
+        groups = _grouped(con, shape.fold, shape.kept[""], memory, from_sql(query, relations, beside=shape.beside))
         rows = _ended(shape, shape.fold, groups, moment)
         kept = saved(groups, shape.kept[""], f"epoch_us({END}) > {moment.watermark}")
     elif len(query.streams) > 1:
-        pairs = Pairs(con, query, shape.kept, relations, moment)
+        pairs = Pairs(con, query, shape.kept, relations, moment, shape.beside)
         rows = pairs.rows(items, memory.rows)
         kept = pairs.remembered()
     else:
-        rows = f"SELECT {items}, {own_columns(query)} {from_sql(query, relations)}"
+        rows = f"SELECT {items}, {own_columns(query)} {from_sql(query, relations, beside=shape.beside)}"
     found = con.sql(_final(shape, rows)).to_arrow_table()
     return Step(found, late, Memory(placed.upto, placed.ended, con.sql(kept).to_arrow_table() if kept else None))
 
 
-def _seen(query: Query, source: Source, changes: str, clock: str, after: int) -> str:
+def _seen(shape: Shape, source: Source, changes: str, placed: Placed, after: int) -> str:
     """The new changes of a stream with their event time, and why a model must not count them.
 
     The watermark of an event is the greatest commit time of the source before its transaction, less the lateness:
     neither a scanner with a wrong clock nor a table that falls silent can move or stop it.
     """
+    query = shape.query
     time, model = time_of(query, source), query.model
+    # What had landed of the source whose tables the events meet.
+    at = "NULL"
+    if shape.beside:
+        at = f"(SELECT landed FROM ({beside_sql(placed, shape)}) b WHERE b.position = c.{POSITION})"
     own = "__clock" if time is None else micros(time)
     why = f"""CASE WHEN __et IS NULL THEN 'no time' WHEN __et < __clock_before - {model.lateness} THEN 'late'
         WHEN __et > __clock + {model.ahead} THEN 'in the future' END"""
     return f"""SELECT * EXCLUDE (__clock, __clock_before), make_timestamptz(__et) AS __time,
         {why if query.timed else "NULL"} AS __why FROM (SELECT *, {own} AS __et FROM (
-            SELECT c.*, t.clock AS __clock, t.before AS __clock_before FROM {changes} c
-            JOIN {clock} t ON c.{POSITION} = t.position WHERE c.{POSITION} > {after}) AS {ident(source.alias)})"""
+            SELECT c.*, t.clock AS __clock, t.before AS __clock_before, CAST({at} AS BIGINT) AS __at
+            FROM {changes} c JOIN {placed.clock} t ON c.{POSITION} = t.position WHERE c.{POSITION} > {after}) AS {ident(source.alias)})"""
 
 
 def _counted(query: Query, alias: str, seen: str, own: str) -> str:
@@ -137,7 +143,8 @@ def _late(shape: Shape, relations: Mapping[str, str]) -> str:
             none = ", ".join(f"CAST(NULL AS TIMESTAMPTZ) AS {n}" for n in WINDOW_COLUMNS)
             late = {source.alias: f"(SELECT *, {none} FROM {seen} WHERE __why IS NOT NULL)"}
             own = f"{place(query)}, {place(query, '__tx_order')}"
-            part += f" AND ({POSITION}, __tx_order) IN (SELECT ({own}) {from_sql(query, {**relations, **late})})"
+            met = from_sql(query, {**relations, **late}, beside=shape.beside)
+            part += f" AND ({POSITION}, __tx_order) IN (SELECT ({own}) {met})"
         parts.append(part)
     return f"SELECT * FROM ({' UNION ALL '.join(parts)}) ORDER BY position, tx_order, stream"
 
