@@ -50,7 +50,17 @@ class RulesSection(Section):
     outputs: dict[str, Output] = Field(default_factory=dict, description="by name: where alerts are sent")
 
 
+class HttpOutput(Section):
+    """Where rows of streaming models are POSTed to, each as a CloudEvent."""
+
+    url: str = Field(description="of the receiver; where it holds a secret, as `${ENV}`", repr=False)
+    headers: dict[str, str] = Field(default_factory=dict, description="more headers of the requests", repr=False)
+
+
 class StreamsSection(Section):
     """Streaming models: SQL over changes, kept up while they land."""
 
     folder: str = Field(default="streams", description="of the models' files")
+    outputs: dict[str, HttpOutput] = Field(
+        default_factory=dict, description="by name: where models with `-- output: NAME` send their rows"
+    )

@@ -39,7 +39,8 @@ def load_for_connect(config: Config, file: Path) -> tuple[ConnectorFile, Source]
 
 
 def pick_source(config: Config, connector: ConnectorFile, file: Path | None = None) -> Source:
-    """The source of a connector: the one that names its file, else by topic prefix or name, else the only one.
+    """The source of a connector: the one that names its file, or one of its name, else by topic prefix, else the only
+    one.
 
     Raises ConfigError when several sources are configured and none fits.
     """
@@ -52,6 +53,9 @@ def pick_source(config: Config, connector: ConnectorFile, file: Path | None = No
         for source in sources:
             if source.name == name:
                 return source
+    for source in config.connected:
+        if _named_in(config.connector_file(source)) == connector.name:
+            return source
     if len(sources) == 1:
         return sources[0]
     raise ConfigError(
@@ -60,6 +64,14 @@ def pick_source(config: Config, connector: ConnectorFile, file: Path | None = No
         f'"{connector.topic_prefix}".',
         next=f"add `connector: {file or 'FILE'}` to a source in cdc-lake.yaml",
     )
+
+
+def _named_in(file: Path) -> str | None:
+    """The name of the connector in a file, if there is one."""
+    try:
+        return load_connector(file).name
+    except ConfigError:
+        return None
 
 
 def work_out(

@@ -9,6 +9,7 @@ from typing import Any
 
 from cdc_lake.cli import output
 from cdc_lake.cli.rules_runner import Stopper, connection, opened
+from cdc_lake.cli.stream_posts import Outlets
 from cdc_lake.cli.stream_topics import Topics
 from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config
@@ -79,23 +80,28 @@ def run_models(config: Config, names: Sequence[str] | None, *, until_caught_up: 
     models = chosen(config, names)
     with opened(config) as logs:
         shapes = [check(connection(logs), model, logs) for model in models]
-    stopper, streams, topics = Stopper(), Streams(config, models), Topics(config)
+    stopper, streams, topics, outlets = Stopper(), Streams(config, models), Topics(config), Outlets(config)
+    outlets.open(shapes)
     stopper.install()
-    with witnessed(config) as witness, closing(topics), witness.models(shapes, streams.outcomes):
+    with witnessed(config) as witness, closing(topics), closing(outlets), witness.models(shapes, streams.outcomes):
         if not until_caught_up:
-            _loop(config, streams, topics, stopper)
+            outlets.start()
+            _loop(config, streams, topics, outlets, stopper)
         streams.round(final=True)
         topics.deliver(streams)
+        outlets.finish()
     found = {name: {"rows": r.rows, "late": r.late} for name, r in streams.running.items()}
     errors = [r.error for r in streams.failed if r.error is not None]
-    return Done(found, [*errors, *topics.errors.values()], topics.sent, stopper.interrupted)
+    sent = {name: topics.sent.get(name, 0) + outlets.sent.get(name, 0) for name in (*topics.sent, *outlets.sent)}
+    return Done(found, [*errors, *topics.errors.values(), *outlets.errors], sent, stopper.interrupted)
 
 
-def _loop(config: Config, streams: Streams, topics: Topics, stopper: Stopper) -> None:
+def _loop(config: Config, streams: Streams, topics: Topics, outlets: Outlets, stopper: Stopper) -> None:
     news, told = News(config), set[str]()
     while not stopper.asked.is_set():
         if news.arrived():
             streams.round()
+            outlets.wake()
             topics.deliver(streams)
         elif topics.errors and topics.due():
             topics.deliver(streams)

@@ -87,20 +87,17 @@ class Sender(Protocol):
         """Send it."""
 
 
-class Webhook:
-    """POSTs JSON; any 2xx answer is a receipt. Redirects are not followed: a message goes where it was told."""
+class Receiver:
+    """Who is POSTed to; any 2xx answer is a receipt. Redirects are not followed: a message goes where it was told."""
 
-    def __init__(self, output: Output, transport: httpx.BaseTransport | None = None) -> None:
-        self._url, self._slack = output.url or "", output.kind == "slack"
-        self._http = httpx.Client(timeout=TIMEOUT_SECONDS, headers=output.headers, transport=transport)
+    def __init__(self, url: str, headers: Mapping[str, str], transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        self._http = httpx.Client(timeout=TIMEOUT_SECONDS, headers=dict(headers), transport=transport)
 
-    def send(self, message: Message) -> None:
-        """Send it."""
-        body = {"text": _slack_text(message)} if self._slack else message.document()
-        content = json.dumps(body, ensure_ascii=False, default=str).encode()
-        headers = {"Content-Type": "application/json", "Idempotency-Key": message.key}
+    def post(self, content: bytes, headers: Mapping[str, str]) -> None:
+        """Send it. Raises NotSent."""
         try:
-            answer = self._http.post(self._url, content=content, headers=headers)
+            answer = self._http.post(self._url, content=content, headers=dict(headers))
         except httpx.TimeoutException:
             raise NotSent(f"{self._host} did not answer within {TIMEOUT_SECONDS:.0f} s", later=True) from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -109,12 +106,30 @@ class Webhook:
             code = answer.status_code
             raise NotSent(f"{self._host} answered {code}", later=code in _AGAIN or code >= 500, after=_seconds(answer))
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._http.close()
+
     @property
     def _host(self) -> str:
         try:
             return httpx.URL(self._url).host or "the webhook"
         except (httpx.InvalidURL, ValueError):
             return "the webhook"
+
+
+class Webhook:
+    """POSTs alerts as JSON."""
+
+    def __init__(self, output: Output, transport: httpx.BaseTransport | None = None) -> None:
+        self._slack = output.kind == "slack"
+        self._receiver = Receiver(output.url or "", output.headers, transport)
+
+    def send(self, message: Message) -> None:
+        """Send it."""
+        body = {"text": _slack_text(message)} if self._slack else message.document()
+        content = json.dumps(body, ensure_ascii=False, default=str).encode()
+        self._receiver.post(content, {"Content-Type": "application/json", "Idempotency-Key": message.key})
 
 
 def _seconds(answer: httpx.Response) -> float | None:

@@ -26,6 +26,7 @@ from cdc_lake.local.retail.rows import Size
 from cdc_lake.query.session import open_session
 from cdc_lake.sqltext import ident
 from tests.integration.conftest import RunningStack, wait_for
+from tests.receivers import taking_all
 from tests.unit.test_docs import (
     COMMAND_LINES,
     FOREIGN,
@@ -88,14 +89,17 @@ def project(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> It
     with psycopg.connect(stack.dsn, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {ident(name)}".encode())
     made = Project(tmp_path_factory.mktemp("project"), name, urlsplit(stack.dsn)._replace(path=f"/{name}").geturl())
+    receivers = contextlib.ExitStack()
     try:
         fill(made.dsn)
-        write(made, stack)
+        receiver = receivers.enter_context(taking_all())
+        write(made, stack, receiver)
         for line in ("connector register connectors/pos.json", "sink run --until-caught-up", "fold"):
             done = made.run(f"cdc-lake {line}")
             assert done.returncode == 0, done.stderr
         yield made
     finally:
+        receivers.close()
         made.run(f"cdc-lake connector delete {name} --drop-slot")
         with psycopg.connect(stack.dsn, autocommit=True) as admin:
             wait_for(lambda: not slots(admin, name), "the slot to be dropped")
@@ -113,7 +117,7 @@ def fill(dsn: str) -> None:
         source.execute("UPDATE orders SET status = 'returned' WHERE order_id = (SELECT max(order_id) FROM orders)")
 
 
-def write(project: Project, stack: RunningStack) -> None:
+def write(project: Project, stack: RunningStack, receiver: str) -> None:
     connector = json.loads((ROOT / "connectors" / "pos.json").read_text())
     connector["name"] = project.name
     connector["config"] |= dict.fromkeys(("topic.prefix", "slot.name", "publication.name"), project.name)
@@ -123,6 +127,7 @@ def write(project: Project, stack: RunningStack) -> None:
         "source": {"name": project.name, "connector": "connectors/pos.json", "dsn": project.dsn},
         "kafka": {"bootstrap": stack.bootstrap},
         "connect": {"url": stack.connect_url},
+        "streams": {"outputs": {"finance": {"url": receiver}}},
     }
     (project.folder / "cdc-lake.yaml").write_text(json.dumps(settings))
     for block in (b for b in (*RULES, *MODELS) if b not in OF_EVENTS):

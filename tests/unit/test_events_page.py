@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from cdc_lake.cli import main as cli
+from cdc_lake.query.placed import open_logs
+from cdc_lake.react.run import open_connection
+from cdc_lake.react.stream.modelfile import load_model, model_files
+from cdc_lake.react.stream.run import Streams
+from cdc_lake.react.stream.shape import check
 from tests.events import Warehouse, binary
-from tests.unit.test_docs import COMMAND_LINES, OF_EVENTS, QUERIES, Block
+from tests.lakes import end, event, make_sink
+from tests.unit.test_docs import COMMAND_LINES, MODELS, OF_EVENTS, QUERIES, Block, write_rule
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +25,14 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     for number, at in enumerate(("2026-11-24T10:00:00Z", "2019-01-01T00:00:00Z", "2026-11-24T10:00:00Z")):
         made.put(binary(str(number % 2), scan, kind="retail.purchase", time=at), key=b"3/7", at=1_795_600_000_000)
     made.put((b'{"specversion":"1.0"}', []))
+    for topic, records in (
+        ("pos.public.stores", [event("stores", {"store_id": 3, "name": "North"}, key={"store_id": 3}, tx=("1", 1))]),
+        ("pos.transaction", [end("1", {"public.stores": 1})]),
+    ):
+        made.kafka.create_topic(topic)
+        for key, value in records:
+            made.kafka.produce(topic, 0, key, value)
+    make_sink(made.kafka, made.folder).run(until_caught_up=True)
     made.land()
     (made.folder / "cdc-lake.yaml").write_text("sources: [{name: warehouse, events: [retail.scans]}]\n")
     return made
@@ -38,3 +52,19 @@ def test_a_command_of_the_page_runs(
         cli.main(shlex.split(line)[1:])
     # A letter that is still dead is told by 3.
     assert stop.value.code in (None, 0, 3), capfd.readouterr().err
+
+
+def test_the_models_of_the_page_run(warehouse: Warehouse) -> None:
+    blocks = [b for b in MODELS if b in OF_EVENTS]
+    for block in blocks:
+        write_rule(block, warehouse.folder)
+    models = [load_model(f) for f in model_files(warehouse.folder / "streams")]
+    assert len(models) == len(blocks)
+    con = open_connection()
+    logs = open_logs(con, warehouse.config)
+    for model in models:
+        check(con, model, logs)
+    con.close()
+    streams = Streams(warehouse.config, models)
+    streams.round(final=True)
+    assert not streams.failed

@@ -202,7 +202,9 @@ def test_what_has_no_order_is_refused(stores: Stores) -> None:
     warehouse.land()
     text = """-- within: 1 minute
     SELECT e.id FROM events.scans e JOIN changes.stores s ON s.id = e.store_id"""
-    write(warehouse.folder, both=text, backwards="SELECT s.id FROM changes.stores s JOIN current.events.scans e ON true")
+    write(
+        warehouse.folder, both=text, backwards="SELECT s.id FROM changes.stores s JOIN current.events.scans e ON true"
+    )
     with duckdb.connect() as con:
         logs = open_logs(con, warehouse.config)
         for name in ("both", "backwards"):

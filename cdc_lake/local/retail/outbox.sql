@@ -12,7 +12,7 @@ CREATE TABLE outbox.events (
     subject       text NOT NULL,  -- the record's key: events of one subject stay in order
     time          timestamptz NOT NULL,
     correlationid text NOT NULL,
-    causationid   text,
+    causationid   text NOT NULL,  -- the router sends null as a header without a value, which readers trip over
     data          jsonb NOT NULL
 );
 

@@ -125,7 +125,8 @@ def write(connection: Connection, event: OrderEvent, *, topic: str = TOPIC) -> N
             (id, topic, source, type, subject, time, correlationid, causationid, data)
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING 1) SELECT count(*) FROM written""",
         [
-            *(event.id, topic, SOURCE, event.type, event.order_id, event.at, event.correlation, event.cause),
+            *(event.id, topic, SOURCE, event.type, event.order_id, event.at, event.correlation),
+            event.cause or event.id,
             json.dumps(event.data),
         ],
     )

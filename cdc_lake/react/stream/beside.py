@@ -14,7 +14,7 @@ from cdc_lake.sqltext import literal
 
 
 def beside_sql(placed: Placed, shape: Shape) -> str:
-    """A query (position, landed): of each batch, the position that the source of the model's tables beside it had then."""
+    """A query (position, landed): of each batch, the position up to which the source beside it had landed then."""
     source = next(iter(shape.beside.values()))
     return f"SELECT pos AS position, {_at(source)} AS landed FROM {placed.ends} WHERE pos > 0"
 

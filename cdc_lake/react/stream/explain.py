@@ -29,6 +29,8 @@ def explain(shape: Shape) -> list[tuple[str, str]]:
     if model.topic is not None:
         key = ", ".join(model.key) or "nothing"
         said.append(("sends", f"each row once to the topic {model.topic}, keyed by {key}"))
+    if model.output is not None:
+        said.append(("posts", f"each row at least once to the output {model.output}, oldest first"))
     said.append(("remembers", _kept(shape)))
     said.append(("columns", ", ".join(f"{n} {t}" for n, t in (*shape.columns, *OWN))))
     return said

@@ -80,6 +80,7 @@ class Model:
     start: str = "beginning"
     times: tuple[tuple[str, str], ...] = ()
     topic: str | None = None
+    output: str | None = None
     key: tuple[str, ...] = ()
 
     def refused(self, what: str, why: str, *, at: int | None = None, wrong: bool = True) -> ModelError:
@@ -165,6 +166,7 @@ _KEYS: dict[str, Callable[[str], object]] = {
     "ahead": microseconds,
     "start": _some,
     "topic": _topic,
+    "output": _some,
     "key": lambda text: tuple(_some(name.strip()) for name in text.split(",")),
 }
 

@@ -215,8 +215,8 @@ def _kept(con: duckdb.DuckDBPyConnection, query: Query, relation: str, always: C
 
 
 def _refuse_key(model: Model, names: Sequence[str]) -> None:
-    if model.key and model.topic is None:
-        raise model.refused("it has a key but no topic.", "`key` is that of the records of `topic`.")
+    if model.key and model.topic is None and model.output is None:
+        raise model.refused("it has a key but no topic.", "`key` is that of the records of `topic`, or of `output`.")
     for name in model.key:
         if name not in names:
             why = suggest(name, names) or f"There are: {', '.join(names)}"

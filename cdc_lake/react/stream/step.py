@@ -111,7 +111,8 @@ def _seen(shape: Shape, source: Source, changes: str, placed: Placed, after: int
     return f"""SELECT * EXCLUDE (__clock, __clock_before), make_timestamptz(__et) AS __time,
         {why if query.timed else "NULL"} AS __why FROM (SELECT *, {own} AS __et FROM (
             SELECT c.*, t.clock AS __clock, t.before AS __clock_before, CAST({at} AS BIGINT) AS __at
-            FROM {changes} c JOIN {placed.clock} t ON c.{POSITION} = t.position WHERE c.{POSITION} > {after}) AS {ident(source.alias)})"""
+            FROM {changes} c JOIN {placed.clock} t ON c.{POSITION} = t.position WHERE c.{POSITION} > {after}
+            ) AS {ident(source.alias)})"""
 
 
 def _counted(query: Query, alias: str, seen: str, own: str) -> str:

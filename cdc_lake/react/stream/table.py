@@ -46,6 +46,14 @@ class ModelTable:
         """Write down how far the rows were sent."""
         self._sent.commit(_NOTHING, {self.model: (self.sent(), Place(position, 0))})
 
+    def posted(self) -> Place | None:
+        """How far the rows were POSTed: all up to the position, and `since` many of the next one."""
+        return self._sent.place(f"{self.model}:http")
+
+    def mark_posted(self, known: Place | None, to: Place) -> None:
+        """Write down how far the rows were POSTed. Raises LakeError when somebody else did meanwhile."""
+        self._sent.commit(_NOTHING, {f"{self.model}:http": (known, to)})
+
     def commit(self, rows: pa.Table, late: pa.Table | None, known: Place | None, to: Place) -> None:
         """Write what was made on the way from `known` to `to`.
 

@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Any, Protocol
 
 import duckdb
-import pyarrow as pa
 
 from cdc_lake.react.stream.shape import Shape
 from cdc_lake.react.stream.table import ModelTable
@@ -60,6 +59,12 @@ def deliver(shape: Shape, table: ModelTable, topic: Topic, *, most: int = MOST) 
 
 def _by_position(shape: Shape, rows: Any, after: int) -> Iterator[tuple[int, list[Record]]]:
     """The records of each position; a transaction holds whole ones."""
+    for position, group in groupby(rows_behind(shape, rows, after), key=lambda row: int(row["__position"])):
+        yield position, [_record(shape.source, shape.name, row) for row in group]
+
+
+def rows_behind(shape: Shape, rows: Any, after: int) -> Iterator[dict[str, Any]]:
+    """The rows of a model behind a position, in order: `__position`, `__id`, `at`, and `key` and `data` as JSON."""
     own = ", ".join(f"{literal(n)}, {ident(n)}" for n, _ in shape.columns)
     keyed = ", ".join(f"{literal(n)}, {ident(n)}" for n in shape.model.key)
     key = f"CAST(json_object({keyed}) AS VARCHAR)" if keyed else "NULL"
@@ -71,26 +76,24 @@ def _by_position(shape: Shape, rows: Any, after: int) -> Iterator[tuple[int, lis
             CAST(json_object({own}) AS VARCHAR) AS data FROM rows_to_send WHERE __position > {after}
             ORDER BY __position, __id"""
         ).to_arrow_reader(MOST)
-        found = (row for batch in reader for row in _rows(batch))
-        for position, group in groupby(found, key=lambda row: int(row["__position"])):
-            yield position, [_record(shape.source, shape.name, row) for row in group]
+        for batch in reader:
+            yield from batch.to_pylist()
 
 
-def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = batch.to_pylist()
-    return found
+def attributes_of(source: str, model: str, row: dict[str, Any]) -> dict[str, str]:
+    """The attributes of the CloudEvent that a row is."""
+    return {
+        "specversion": "1.0",
+        "id": row["__id"],
+        "source": f"/cdc-lake/{source}/streams/{model}",
+        "type": f"cdc-lake.stream.{model}",
+        **({"time": row["at"]} if row["at"] is not None else {}),
+        "position": str(row["__position"]),
+    }
 
 
 def _record(source: str, model: str, row: dict[str, Any]) -> Record:
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_id": row["__id"],
-        "ce_source": f"/cdc-lake/{source}/streams/{model}",
-        "ce_type": f"cdc-lake.stream.{model}",
-        **({"ce_time": row["at"]} if row["at"] is not None else {}),
-        "ce_position": str(row["__position"]),
-        "content-type": "application/json",
-    }
-    headers = [(name, str(value).encode()) for name, value in attributes.items()]
+    named = {f"ce_{name}": value for name, value in attributes_of(source, model, row).items()}
+    headers = [(n, str(v).encode()) for n, v in {**named, "content-type": "application/json"}.items()]
     key = None if row["key"] is None else row["key"].encode()
     return key, row["data"].encode(), headers
