@@ -13,7 +13,10 @@ CREATE TABLE outbox.events (
     time          timestamptz NOT NULL,
     correlationid text NOT NULL,
     causationid   text NOT NULL,  -- the router sends null as a header without a value, which readers trip over
-    data          jsonb NOT NULL
+    data          jsonb NOT NULL,
+    -- What all events share. Connect's own way to add a header takes 1.0 for a number.
+    specversion     text NOT NULL DEFAULT '1.0',
+    datacontenttype text NOT NULL DEFAULT 'application/json'
 );
 
 CREATE TABLE outbox.web_orders (
