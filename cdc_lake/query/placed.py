@@ -126,6 +126,11 @@ class Log:
         return timeline_sql(self.transactions)
 
     @property
+    def ends(self) -> str:
+        """A relation of the ends of all transactions, as the lake has them. Raises LakeError when there are none."""
+        return f"(SELECT * FROM {scan(self.transactions.paths)} WHERE status = 'END')"
+
+    @property
     def transactions(self) -> LogFiles:
         """Where the transactions are. Raises LakeError when the source tells of none."""
         if self.state.transactions is None:

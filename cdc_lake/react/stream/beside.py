@@ -7,7 +7,6 @@ transactions up to there are complete.
 
 from __future__ import annotations
 
-from cdc_lake.project.files import scan
 from cdc_lake.query.placed import Log, Placed
 from cdc_lake.react.stream.shape import Shape
 from cdc_lake.sqltext import literal
@@ -24,8 +23,8 @@ def met(log: Log, shape: Shape, after: int, upto: int) -> int:
     for source in set(shape.beside.values()):
         bound = _bound(next(g for g in log.beside if g.source == source))
         rows = log.con.execute(
-            f"""SELECT min(__offset) + 1 FROM {scan(log.transactions.paths)}
-            WHERE status = 'END' AND __offset >= {after} AND {_at(source)} > {bound}"""
+            f"""SELECT min(__offset) + 1 FROM {log.ends}
+            WHERE __offset >= {after} AND {_at(source)} > {bound}"""
         ).fetchall()
         first = rows[0][0]
         upto = upto if first is None else min(upto, int(first) - 1)
@@ -35,8 +34,8 @@ def met(log: Log, shape: Shape, after: int, upto: int) -> int:
 def seen_at(log: Log, source: str, position: int) -> int:
     """How far a source had landed with the last batch at or before `position`; 0 before the first."""
     ((at,),) = log.con.execute(
-        f"""SELECT max({_at(source)}) FROM {scan(log.transactions.paths)}
-        WHERE status = 'END' AND __offset < {position}"""
+        f"""SELECT max({_at(source)}) FROM {log.ends}
+        WHERE __offset < {position}"""
     ).fetchall()
     return int(at or 0)
 
@@ -49,8 +48,8 @@ def kept_beside(log: Log, shape: Shape) -> int:
         start = next(t.log.start for t in other.state.tables if t.table == shape.tables[alias])
         if start:
             ((last,),) = log.con.execute(
-                f"""SELECT max(__offset) + 1 FROM {scan(log.transactions.paths)}
-                WHERE status = 'END' AND {_at(source)} < {start}"""
+                f"""SELECT max(__offset) + 1 FROM {log.ends}
+                WHERE {_at(source)} < {start}"""
             ).fetchall()
             kept = max(kept, int(last or 0))
     return kept
