@@ -6,9 +6,13 @@ Only known answers are named; the store's own text is not passed on, for it may 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
 from cdc_lake.errors import LakeError, UnavailableError, first_line
 
@@ -82,6 +86,18 @@ def store_error(path: str, error: Exception) -> LakeError | UnavailableError:
     kind = UnavailableError if answer.code == "store_away" else LakeError
     message = answer.message(path, urlsplit(path).netloc)
     return kind(message, why=_endpoint(str(error)), next=answer.next, code=answer.code)
+
+
+@contextmanager
+def store_named(path: str) -> Iterator[None]:
+    """Raise what `store_error` says of an answer that reaches delta-rs or Arrow while they work: they read commits and
+    files when they are asked for what is in them."""
+    try:
+        yield
+    except (DeltaError, pa.ArrowException, OSError) as error:
+        if not is_named(path, error):
+            raise
+        raise store_error(path, error) from error
 
 
 def store_answer(path: str, error: Exception) -> str:

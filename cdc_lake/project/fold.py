@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError, LakeError, first_line, is_disk_full
 from cdc_lake.events import TableId
-from cdc_lake.land.store_errors import is_named, store_error
+from cdc_lake.land.store_errors import is_named, store_error, store_named
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.history_fold import fold_history
@@ -111,7 +111,8 @@ def fold_source(
     Idempotent: killed anywhere, it resumes from the last commit of each table.
     """
     with fold_connection(memory_mb) as con:
-        state = read_source(con, lake, source, captured)
+        with store_named(lake.root):
+            state = read_source(con, lake, source, captured)
         for table in state.tables:
             if wanted is None or table.table in wanted:
                 yield _timed(con, state, table, tell=partial(tell, table.table))
@@ -161,7 +162,8 @@ def rebuild_table(
     """Fold one table from the start of its log and swap the result in; readers see the old one until then. `tell`
     hears how far it has come."""
     with fold_connection(memory_mb) as con:
-        state = read_source(con, lake, source, captured, anew={table})
+        with store_named(lake.root):
+            state = read_source(con, lake, source, captured, anew={table})
         found = next(t for t in state.tables if t.table == table)
         return _timed(con, state, found, tell=partial(tell, table), replacing=True)
 

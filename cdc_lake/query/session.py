@@ -12,6 +12,7 @@ import duckdb
 
 from cdc_lake.config import Config, load_config
 from cdc_lake.events import TableId
+from cdc_lake.land.store_errors import store_named
 from cdc_lake.land.tiers import Tier
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
@@ -78,20 +79,21 @@ def open_session(
     `as_of` is a moment of the past: a time (ISO 8601, UTC without a zone), an LSN or a transaction id; all tables are
     then as the source showed them at that moment. A lake without tables opens too. With `tables`, there are views of
     these only, and with `sql`, of what that query reads: a quarter of the time.
-    Raises ConfigError, MomentError, LakeError when a table of the lake cannot be read, UsageError for an unknown one
-    in `tables`.
+    Raises ConfigError, MomentError, LakeError when a table of the lake cannot be read, UnavailableError when its store
+    does not answer, UsageError for an unknown one in `tables`.
     """
     settings = config if isinstance(config, Config) else load_config(config)
     # DuckDB would spill into the folder that the user stands in.
     con = duckdb.connect(config={"temp_directory": str(Path(tempfile.gettempdir()) / f"cdc-lake-{os.getpid()}")})
     try:
-        sources = read_sources(con, settings)
-        if as_of is not None:
-            sources = sources_as_of(con, sources, as_of)
-        attach(con)
-        create_views(con, sources, _needs(con, [t.table for s in sources for t in s.tables], tables, sql))
-        create_lake_views(con, open_lake(settings), sources)
-        create_moment_macros(con, sources)
+        with store_named(settings.lake_uri):
+            sources = read_sources(con, settings)
+            if as_of is not None:
+                sources = sources_as_of(con, sources, as_of)
+            attach(con)
+            create_views(con, sources, _needs(con, [t.table for s in sources for t in s.tables], tables, sql))
+            create_lake_views(con, open_lake(settings), sources)
+            create_moment_macros(con, sources)
     except BaseException:
         con.close()
         raise
