@@ -7,6 +7,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 from cloudevents.core.bindings import kafka as sdk
 from cloudevents.core.formats.json import JSONFormat
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from cdc_lake.consume.columns import header_json, record_batch
 from cdc_lake.decode.cloudevents import EventDecoder
 from cdc_lake.decode.records import Decoded
+from cdc_lake.decode.repeats import Repeats
 from cdc_lake.events import TableId, TopicPartition
 from tests.events import Message, binary, structured
 
@@ -198,6 +201,31 @@ def test_the_usual_form_is_read_as_all_others_are() -> None:
         '{"source":"/s","id":"1"}',
         '{"source":"/s","id":"2"}',
     ]
+
+
+def test_of_the_events_of_each_topic_the_last_ones_are_remembered() -> None:
+    with duckdb.connect() as duck:
+        repeats = Repeats(duck, limit=100)
+
+        def mark(topic: str, *numbers: int, at: int) -> list[bool]:
+            rows = pa.table(
+                {
+                    "topic": [topic] * len(numbers),
+                    "part": pa.array([0] * len(numbers), pa.int32()),
+                    "off": pa.array(range(at, at + len(numbers)), pa.int64()),
+                    "key": [str(n) for n in numbers],
+                }
+            )
+            return [bool(x) for x in repeats.mark(rows).to_pylist()]
+
+        mark("quiet", 1, 2, at=0)
+        for start in range(0, 1000, 50):
+            assert not any(mark("busy", *range(start, start + 50), at=start))
+        assert duck.execute("SELECT count(*) <= 220 FROM seen").fetchall() == [(True,)]
+        assert mark("busy", 999, 901, 3, at=1000) == [True, True, False]
+        assert mark("quiet", 2, 3, 3, at=2) == [True, False, True]
+        # Read once more after a failure, a message is itself again.
+        assert mark("quiet", 1, 2, 2, at=0) == [False, False, True]
 
 
 def test_the_version_of_the_fields_grows_with_what_comes() -> None:
