@@ -14,6 +14,7 @@ from benchmarks import (
     anomalies,
     commits,
     consume,
+    dashboard,
     fold,
     freshness,
     history,
@@ -78,6 +79,7 @@ BENCHMARKS = {
         "How fast is a service's read model filled from its log?", services.run, 500_000, 10_000_000, stack=False
     ),
     "telling": Benchmark("What do traces and lineage cost the sink?", telling.run, 200_000, 200_000, stack=False),
+    "dashboard": Benchmark("What do open pages of the dashboard cost?", dashboard.run, 1_000, 1_000, stack=False),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
 }
 

@@ -53,7 +53,7 @@ export class Alerts {
     if (!this.when.at && alert.state === "open") acts.append(act("Acknowledge", "acknowledge", "Acknowledged."));
     if (!this.when.at && alert.state !== "resolved") {
       acts.append(act("Resolve", "resolve", "Resolved."));
-      acts.append(h("button", { type: "button", class: "small", "aria-label": `Silence the rule ${alert.rule} for an hour`, onclick: (e) => this.act(e.target, "/api/silences", { rule: alert.rule, span: "1h" }, `${alert.rule} is silent for an hour.`) }, "Silence 1 h"));
+      acts.append(h("button", { type: "button", class: "small", "aria-label": `Silence 1 h: the rule ${alert.rule}`, onclick: (e) => this.act(e.target, "/api/silences", { rule: alert.rule, span: "1h" }, `${alert.rule} is silent for an hour.`) }, "Silence 1 h"));
     }
     const by = alert.resolved_by ? `resolved by ${alert.resolved_by}, ${moment(String(alert.resolved_at))}` : alert.acknowledged_by ? `acknowledged by ${alert.acknowledged_by}, ${moment(String(alert.acknowledged_at))}` : "";
     const element = h("li", { class: `alert ${alert.state}`, "data-alert": alert.id }, details, by ? h("span", { class: "soft by" }, by) : null, acts);
@@ -92,7 +92,7 @@ export class Alerts {
     try {
       const { silences } = await get("/api/silences");
       put(this.silenced, silences.map((s) => h("li", {}, h("b", {}, s.rule), ` until ${moment(s.until)}, by ${s.by} `,
-        h("button", { type: "button", class: "small", "aria-label": `End the silence of ${s.rule}`, onclick: (e) => this.act(e.target, `/api/silences/${encodeURIComponent(s.id)}/end`, {}, "The silence has ended.") }, "End now"))));
+        h("button", { type: "button", class: "small", "aria-label": `End now: the silence of ${s.rule}`, onclick: (e) => this.act(e.target, `/api/silences/${encodeURIComponent(s.id)}/end`, {}, "The silence has ended.") }, "End now"))));
       if (!silences.length) put(this.silenced, h("li", { class: "empty" }, "Nothing is silenced."));
     } catch { /* the status line says that the server is away */ }
   }

@@ -25,7 +25,7 @@ export class Heat {
     this.field = h("input", { type: "search", placeholder: "Filter", "aria-label": `Filter ${label}`, autocomplete: "off", oninput: () => { this.words = this.field.value.toLowerCase(); this.fill(); } });
     this.scale = h("p", { class: "scale", "aria-hidden": "true" });
     this.element = h("div", {}, h("div", { class: "filter" }, this.field, this.scale),
-      h("div", { class: "scroll heat", tabindex: "0", role: "region", "aria-label": label }, h("table", {}, h("caption", { class: "hidden" }, label), this.head, this.body)));
+      h("div", { class: "scroll heat", tabindex: "0", role: "group", "aria-label": `${label}, scrolls` }, h("table", {}, h("caption", { class: "hidden" }, label), this.head, this.body)));
   }
 
   set(document) {

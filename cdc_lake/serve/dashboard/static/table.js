@@ -24,7 +24,7 @@ export class Table {
     this.head = h("thead");
     this.body = h("tbody");
     this.note = h("p", { class: "note", hidden: true });
-    this.scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    this.scroll = h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `${label}, scrolls` },
       h("table", {}, h("caption", { class: "hidden" }, label), this.head, this.body));
     this.element = h("div", { class: "table" }, this.bar, this.scroll, this.note);
   }
