@@ -100,6 +100,7 @@ def test_the_services_keep_their_books_whatever_dies(seed: int, tmp_path: Path) 
     retailer.finish()
     check_stock(retailer)
     check_sagas(retailer)
+    check_agreement(retailer)
     check_reorders(retailer)
 
 
@@ -137,6 +138,16 @@ def check_sagas(retailer: Retailer) -> None:
     assert by["order.rejected"]
     roots = {e.id for e in events if e.type in ("retail.order.placed", "retail.order.cancelled")}
     assert {e.correlation for e in events} <= roots
+
+
+def check_agreement(retailer: Retailer) -> None:
+    """Those who fold the same log have the same books."""
+    found = [row for one in retailer.running("inventory") for row in rows(one, "/stock")]
+    for one in retailer.running("reordering"):
+        for held in one.held.values():
+            theirs = dict(held.shard.db.execute("SELECT shelf, stock FROM shelf").fetchall())
+            ours = {f"{r['store_id']}/{r['product_id']}": r["available"] - r["shortfall"] for r in found}
+            assert theirs == {shelf: ours[shelf] for shelf in theirs}
 
 
 def check_reorders(retailer: Retailer) -> None:

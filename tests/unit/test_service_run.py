@@ -77,6 +77,7 @@ def test_events_are_counted_once_and_answered_with_what_they_caused(world: World
     runner = world.instance(counter())
     settle([runner])
     assert rows(runner, "/sums") == [{"key": "a", "total": 32}]
+    assert letters(runner) == []
     tens = world.events("tens")
     assert [e.data["ten"] for e in tens] == [1, 2, 3]
     assert {e.correlation_id for e in tens} == {"e2", "e3"}

@@ -33,7 +33,7 @@ CREATE TABLE shelf (
     shelf TEXT PRIMARY KEY, store_id INTEGER NOT NULL, product_id INTEGER NOT NULL, stock INTEGER NOT NULL,
     first INTEGER NOT NULL, last INTEGER NOT NULL, piece_seconds INTEGER NOT NULL DEFAULT 0,
     empty_seconds INTEGER NOT NULL DEFAULT 0, empty_times INTEGER NOT NULL DEFAULT 0, sold INTEGER NOT NULL DEFAULT 0,
-    price INTEGER NOT NULL DEFAULT 0
+    returned INTEGER NOT NULL DEFAULT 0, price INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE refused (order_id TEXT, line_no INTEGER, store_id INTEGER, product_id INTEGER, cents INTEGER NOT NULL,
     PRIMARY KEY (order_id, line_no)) WITHOUT ROWID;
@@ -61,15 +61,21 @@ def scanned(event: Event, context: Context) -> None:
     """A scan comes twice: in the topic of receipts it is a sale, in that of shelves it is stock."""
     scan = scans.scan_of(event)
     if event.topic == SHELVES.into:
-        sold, price = (
-            (-scan.change, event.data.get("unit_price_cents")) if event.type == "retail.purchase" else (0, None)
-        )
-        stock(context, scan, sold, price)
+        if not scans.doubt(event, scan, context.one("SELECT sold, returned FROM shelf WHERE shelf = ?", scan.shelf)):
+            on_the_shelf(event, scan, context)
     elif event.type == "retail.purchase":
         price = scans.whole(event.data.get("unit_price_cents"), "unit_price_cents")
         sell(context, scan, str(event.data["receipt"]), price)
     elif event.type == "retail.return":
         take_back(context, scan, str(event.data["receipt"]))
+
+
+def on_the_shelf(event: Event, scan: scans.Scan, context: Context) -> None:
+    """What a scan does to the stock."""
+    bought = event.type == "retail.purchase"
+    stock(context, scan, -scan.change if bought else 0, event.data.get("unit_price_cents") if bought else None)
+    if event.type == "retail.return":
+        context.run("UPDATE shelf SET returned = returned + ? WHERE shelf = ?", scan.change, scan.shelf)
 
 
 def sell(context: Context, scan: scans.Scan, receipt: str, price: int) -> None:

@@ -31,8 +31,10 @@ CREATE TABLE reservation (
     PRIMARY KEY (order_id, line_no)
 ) WITHOUT ROWID;
 """
-# A shelf is known from the first goods that are put on it.
-_OPENS = ("retail.restock", "retail.adjustment")
+_WHY = {
+    "unknown_product": "nothing was ever put there",
+    "return_without_purchase": "more would have come back than was sold there",
+}
 
 
 def inventory(version: int = 1) -> Service:
@@ -52,12 +54,15 @@ def inventory(version: int = 1) -> Service:
 def scanned(event: Event, context: Context) -> None:
     """Goods came or went."""
     scan = scans.scan_of(event)
-    if not known(context, scan.shelf):
-        if (event.type not in _OPENS and scan.change < 0) or event.type == "retail.return":
-            context.reject("unknown_product", f"nothing was ever put on the shelf {scan.shelf}")
-        context.run("INSERT INTO shelf (shelf, store_id, product_id) VALUES (?, ?, ?)", *_names(scan))
+    shelf = context.one("SELECT sold_in_store + sold_online AS sold, returned FROM shelf WHERE shelf = ?", scan.shelf)
+    code = scans.doubt(event, scan, shelf)
+    if code:
+        context.reject(code, f"{event.type} of {scan.change} on the shelf {scan.shelf}: {_WHY[code]}")
+    if shelf is None:
+        names = (scan.shelf, scan.store_id, scan.product_id)
+        context.run("INSERT INTO shelf (shelf, store_id, product_id) VALUES (?, ?, ?)", *names)
     if event.type == "retail.return":
-        take_back(scan, context)
+        context.run("UPDATE shelf SET returned = returned + ? WHERE shelf = ?", scan.change, scan.shelf)
     elif event.type == "retail.purchase":
         context.run("UPDATE shelf SET sold_in_store = sold_in_store - ? WHERE shelf = ?", scan.change, scan.shelf)
     move(context, scan.shelf, scan.change)
@@ -71,17 +76,6 @@ def move(context: Context, shelf: str, change: int) -> None:
         change,
         shelf,
     )
-
-
-def take_back(scan: scans.Scan, context: Context) -> None:
-    """No more comes back than was sold."""
-    done = context.run(
-        "UPDATE shelf SET returned = returned + ?1 WHERE shelf = ?2 AND returned + ?1 <= sold_in_store + sold_online",
-        scan.change,
-        scan.shelf,
-    )
-    if not done:
-        context.reject("return_without_purchase", f"more would have come back to {scan.shelf} than was sold there")
 
 
 def requested(event: Event, context: Context) -> None:
@@ -148,15 +142,6 @@ def wanted(event: Event, context: Context) -> tuple[str, int, str, int]:
     if not isinstance(order, str) or not order or quantity <= 0 or shelf != event.subject:
         context.reject("bad_request", f"order {order!r}, quantity {quantity}, shelf {shelf}, subject {event.subject}")
     return order, line, shelf, quantity
-
-
-def known(context: Context, shelf: str) -> bool:
-    """Whether there is such a shelf."""
-    return context.one("SELECT 1 FROM shelf WHERE shelf = ?", shelf) is not None
-
-
-def _names(scan: scans.Scan) -> tuple[str, int, int]:
-    return scan.shelf, scan.store_id, scan.product_id
 
 
 _STOCK = "SELECT store_id, product_id, free + reserved AS on_hand, reserved, free AS available, shortfall,"

@@ -26,6 +26,7 @@ TABLES = """
 CREATE TABLE shelf (
     shelf TEXT PRIMARY KEY, store_id INTEGER NOT NULL, product_id INTEGER NOT NULL,
     stock INTEGER NOT NULL DEFAULT 0, on_order INTEGER NOT NULL DEFAULT 0 CHECK (on_order >= 0),
+    sold INTEGER NOT NULL DEFAULT 0, returned INTEGER NOT NULL DEFAULT 0,
     first_day INTEGER NOT NULL, last_day INTEGER NOT NULL,
     lead_seconds INTEGER NOT NULL DEFAULT 0, leads INTEGER NOT NULL DEFAULT 0, reorders INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
@@ -51,8 +52,10 @@ def reordering(version: int = 1) -> Service:
 
 
 def scanned(event: Event, context: Context) -> None:
-    """Goods came or went."""
+    """Goods came or went. What is not believed is passed over: the inventory says so, from the same log."""
     scan = scans.scan_of(event)
+    if scans.doubt(event, scan, context.one("SELECT sold, returned FROM shelf WHERE shelf = ?", scan.shelf)):
+        return
     if event.type == "retail.restock" and event.data.get("purchase_order_id") is not None:
         arrive(str(event.data["purchase_order_id"]), scan, context)
     sold = -scan.change if event.type == "retail.purchase" else 0
@@ -68,11 +71,12 @@ def withdrawn(event: Event, context: Context) -> None:
 
 def change(event: Event, context: Context, scan: scans.Scan, sold: int) -> None:
     """Note stock and demand, and order when there is too little."""
-    day = scan.time.toordinal()
+    day, back = scan.time.toordinal(), scan.change if event.type == "retail.return" else 0
     context.run(
         "INSERT INTO shelf (shelf, store_id, product_id, stock, first_day, last_day) VALUES (?1, ?2, ?3, ?4, ?5, ?5)"
-        " ON CONFLICT DO UPDATE SET stock = stock + ?4, first_day = min(first_day, ?5), last_day = max(last_day, ?5)",
-        *(scan.shelf, scan.store_id, scan.product_id, scan.change, day),
+        " ON CONFLICT DO UPDATE SET stock = stock + ?4, first_day = min(first_day, ?5), last_day = max(last_day, ?5),"
+        " sold = sold + ?6, returned = returned + ?7",
+        *(scan.shelf, scan.store_id, scan.product_id, scan.change, day, sold, back),
     )
     if sold:
         context.run(

@@ -1,9 +1,11 @@
-"""What a scan must say to be believed."""
+"""What a scan must say, and what must have been before, for it to be believed: the same for all who keep books."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from cdc_lake.service import Event, Rejected
 from examples.retail.services.topics import shelf_of
@@ -39,6 +41,19 @@ def scan_of(event: Event) -> Scan:
     if event.subject != shelf_of(store, product):
         raise Rejected("bad_scan", f"the subject is {event.subject}, the shelf {shelf_of(store, product)}")
     return Scan(event.subject, store, product, change, happened(event))
+
+
+def doubt(event: Event, scan: Scan, shelf: Mapping[str, Any] | None) -> str:
+    """Why a scan is not believed, as a code; empty when it is. `shelf` has what was `sold` and `returned` before.
+
+    A shelf is known from the first goods that are put on it, and no more comes back than was sold.
+    """
+    if shelf is None:
+        opens = event.type == "retail.adjustment" or (scan.change > 0 and event.type != "retail.return")
+        return "" if opens else "unknown_product"
+    if event.type == "retail.return" and shelf["returned"] + scan.change > shelf["sold"]:
+        return "return_without_purchase"
+    return ""
 
 
 def happened(event: Event) -> datetime:
