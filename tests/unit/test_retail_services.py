@@ -160,9 +160,27 @@ def check_reorders(retailer: Retailer) -> None:
         with Trial(reordering()) as trial:
             expected += trial.follow(partition)
     assert {e.id: e.data for e in asked} == {e.id: e.data for e in expected}
+    for partition in retailer.world.partitions_of(SHELVES.into):
+        check_one_at_a_time(partition)
     for one in retailer.running("reordering"):
-        still = Counter(row["shelf"] for row in rows(one, "/reorders", open="1"))
-        assert all(count == 1 for count in still.values())
+        for held in one.held.values():
+            empty = held.shard.db.execute("SELECT shelf FROM shelf WHERE stock < 2 AND on_order = 0").fetchall()
+            assert [shelf for (shelf,) in empty] == []
+
+
+def check_one_at_a_time(log: list[Event]) -> None:
+    """An order of a shelf is caused by what came after the goods of the one before had arrived."""
+    places: dict[str, int] = {}
+    arrived: dict[str, int] = {}
+    for place, event in enumerate(log):
+        places.setdefault(event.id, place)
+        if event.type == "retail.restock" and event.data.get("purchase_order_id"):
+            arrived.setdefault(event.data["purchase_order_id"], place)
+    for event in log:
+        if event.type == "retail.reorder.requested":
+            shelf, number = event.data["purchase_order_id"].rsplit("-", 1)
+            if number != "1":
+                assert arrived[f"{shelf}-{int(number) - 1}"] <= places[event.causation_id]
 
 
 def test_stock_at_any_past_moment_is_what_the_inventory_said_then(tmp_path: Path) -> None:

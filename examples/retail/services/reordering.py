@@ -83,8 +83,8 @@ def change(event: Event, context: Context, scan: scans.Scan, sold: int) -> None:
             "INSERT INTO demand VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET pieces = pieces + excluded.pieces",
             *(scan.shelf, day, sold),
         )
-    if scan.change < 0:
-        order_if_needed(event, context, scan.shelf)
+    # Also when goods came: what arrived may be too little by now, and of an empty shelf nothing more is sold.
+    order_if_needed(event, context, scan.shelf)
 
 
 def order_if_needed(event: Event, context: Context, shelf: str) -> None:
