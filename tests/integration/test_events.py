@@ -111,6 +111,30 @@ def test_orders_of_an_outbox_and_scans_land_beside_the_tables(
     status = json.loads(project.ok("--json", "status"))
     assert all(not cut["waits_for"] for cut in status["cut"].values())
     assert {t["table"]: t["lag_records"] for t in status["tables"]}["events.orders"] == 0
+    followed(project, scans["events"])
+    examined(project)
+
+
+def followed(project: Project, events: int) -> None:
+    """A model joins the scans with the captured table."""
+    (project.folder / "streams").mkdir()
+    (project.folder / "streams" / "named.sql").write_text(
+        "SELECT e.id, g.name FROM events.scans e LEFT JOIN current.goods g ON g.id = e.product_id"
+    )
+    project.ok("stream", "run", "--until-caught-up")
+    assert project.query("SELECT count(*) AS n, count(DISTINCT id) AS ids FROM streams.named") == [
+        {"n": events, "ids": events}
+    ]
+    project.ok("stream", "replay", "named", "--dry-run")
+
+
+def examined(project: Project) -> None:
+    """`doctor` finds the topics of events, and nothing wrong but the letters that wait."""
+    found = json.loads(project.run("--json", "doctor").stdout)["checks"]
+    mine = {c["name"]: c["status"] for c in found if c.get("source") == "warehouse"}
+    assert mine["topics.exist"] == "OK", found
+    assert mine["topics.expired"] == "OK"
+    assert not [c for c in found if c["status"] == "FAIL" and c.get("source") in ("warehouse", "orders")], found
 
 
 def kill_and_finish(project: Project) -> None:
