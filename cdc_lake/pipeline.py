@@ -151,7 +151,6 @@ class Sink:
         """Seek every partition to what the lake holds; leave out those that must stop."""
         self._settle()
         self._forget([info.tp for info in partitions])
-        self._decoder.assigned({info.tp.topic for info in partitions})
         seeks: dict[TopicPartition, int] = {}
         for info in partitions:
             if not self._selection.topic(info.tp.topic):
@@ -169,6 +168,7 @@ class Sink:
             else:
                 self.progress.stopped.pop(info.tp, None)
         self._held |= {info.tp: info for info in partitions if info.tp in seeks}
+        self._decoder.assigned({info.tp: info.end for info in partitions if seeks.get(info.tp, info.end) < info.end})
         self._contested -= seeks.keys()
         self._positions.update(seeks)
         if self._paused:
@@ -384,6 +384,7 @@ class Sink:
 
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
         gone = set(partitions)
+        self._decoder.released(gone)
         self._held = {tp: info for tp, info in self._held.items() if tp not in gone}
         self._again = {tp: info for tp, info in self._again.items() if tp not in gone}
         if self._ahead is not None:  # what is left of it is decoded again

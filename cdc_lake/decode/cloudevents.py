@@ -29,6 +29,8 @@ from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, letter
 from cdc_lake.decode.repeats import Repeats
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
 
+# The end of the year 9999, in milliseconds: a record may bear any number for its time.
+_NEVER = 253_402_300_799_000
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 
@@ -51,6 +53,11 @@ class EventDecoder:
     ) -> None:
         self._tables, self._joined, self._now = tables, joined_bytes, now
         self._fields = dict(known or {})
+        # What each partition held when it was given to this process, until that is read.
+        self._behind: dict[TopicPartition, int] = {}
+        # The latest time of each partition, and the first of all, by Kafka's clock.
+        self._latest: dict[TopicPartition, int] = {}
+        self._first = _NEVER
         self._duck = duckdb.connect(config={"threads": threads})
         self._duck.execute(
             "SET TimeZone = 'UTC'; SET enable_progress_bar = false; SET allocator_flush_threshold = '8MB'"
@@ -68,6 +75,7 @@ class EventDecoder:
         if not ordered:
             return Decoded([], None, dead, [], (begun, time.monotonic()))
         found = pa.concat_tables([self._parse(batch) for batch in ordered])
+        upto = self._read_upto(ordered)
         ok = pc.is_null(found["fault"]).combine_chunks()
         if not pc.all(ok).as_py():
             dead.extend(_dead(ordered, found))
@@ -83,11 +91,34 @@ class EventDecoder:
         ]
         schemas: list[SchemaVersion] = []
         tables = [self._described(part, schemas) for part in tables]
-        return Decoded(tables, _batch_end(rows, name, now), dead, schemas, (begun, time.monotonic()))
+        return Decoded(tables, _batch_end(rows, name, now, upto), dead, schemas, (begun, time.monotonic()))
 
-    def assigned(self, topics: Collection[str]) -> None:
-        """Look into the log again, before the next message of these topics, for events that others landed."""
-        self._repeats.forget(topics)
+    def assigned(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Look into the log again, before the next message of their topics, for events that others landed; and let the
+        time of batches wait for these partitions until they are read up to here."""
+        self._repeats.forget({tp.topic for tp in ends})
+        self._behind |= ends
+
+    def released(self, partitions: Collection[TopicPartition]) -> None:
+        """Wait for these partitions no longer."""
+        self._behind = {tp: end for tp, end in self._behind.items() if tp not in partitions}
+
+    def _read_upto(self, batches: Sequence[RecordBatch]) -> datetime | None:
+        """The time up to which all partitions were read; None: to their ends.
+
+        One that was read ahead of the others, to which a sink comes after it was away, says nothing of what is late in
+        them.
+        """
+        reached = {b.tp: b for b in batches}
+        for batch in batches:
+            times = _bounded(batch.timestamps)
+            self._latest[batch.tp] = max(pc.max(times).as_py(), self._latest.get(batch.tp, 0))
+            self._first = min(self._first, pc.min(times).as_py())
+        self._behind = {tp: e for tp, e in self._behind.items() if tp not in reached or reached[tp].end < e}
+        if not self._behind:
+            return None
+        # Of one that was not read yet nothing is known, so nothing moves.
+        return datetime.fromtimestamp(min(self._latest.get(tp, self._first) for tp in self._behind) / 1000, UTC)
 
     def _parse(self, batch: RecordBatch) -> pa.Table:
         """Each record's operation, key, image, and fault (`class: reason`; null: none)."""
@@ -107,7 +138,7 @@ class EventDecoder:
                 "topic": pa.repeat(batch.tp.topic, count),
                 "part": pa.repeat(pa.scalar(batch.tp.partition, pa.int32()), count),
                 "off": batch.offsets,
-                "ts": batch.timestamps,
+                "ts": _bounded(batch.timestamps),
                 "n": pa.array(range(count), pa.int64()),
             }
         )
@@ -170,6 +201,10 @@ class EventDecoder:
         return TableRows(part.topic, part.table, part.rows.set_column(place, "__schema_id", ids))
 
 
+def _bounded(timestamps: pa.Array) -> pa.Array:
+    return pc.min_element_wise(pc.max_element_wise(timestamps, 0), _NEVER)
+
+
 def _text(column: pa.Array) -> pa.Array:
     """`column` as text, null where it is not UTF-8."""
     try:
@@ -185,8 +220,9 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
-def _batch_end(rows: pa.Table, name: str, now: datetime) -> pa.Table | None:
-    """The end of a batch. Its time is that of its latest record by Kafka's clock, and never ahead of ours."""
+def _batch_end(rows: pa.Table, name: str, now: datetime, upto: datetime | None) -> pa.Table | None:
+    """The end of a batch. Its time is that of its latest record by Kafka's clock, and never ahead of ours, nor of what
+    was read of all partitions (`upto`)."""
     counted = rows.filter(pc.is_valid(rows["__tx_id"]))
     if not counted.num_rows:
         return None
@@ -198,7 +234,7 @@ def _batch_end(rows: pa.Table, name: str, now: datetime) -> pa.Table | None:
             "lsn": pa.nulls(1, pa.int64()),
             "event_count": pa.array([counted.num_rows], pa.int64()),
             "data_collections": ["[]"],
-            "source_ts": pa.array([min(latest or now, now)], _INSTANT),
+            "source_ts": pa.array([min(latest or now, now, upto or now)], _INSTANT),
             "__ingested_at": pa.array([now], _INSTANT),
         }
     )

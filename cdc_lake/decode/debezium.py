@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -85,8 +85,11 @@ class Decoder:
         transactions = self._transactions(metadata, dead) if metadata else None
         return Decoded(tables, transactions, dead, schemas, (begun, time.monotonic()))
 
-    def assigned(self, topics: Collection[str]) -> None:
+    def assigned(self, ends: Mapping[TopicPartition, int]) -> None:
         """What it remembers of topics holds whoever reads them."""
+
+    def released(self, partitions: Collection[TopicPartition]) -> None:
+        """Nothing is remembered of partitions."""
 
     def _events(
         self, batches: Sequence[RecordBatch], dead: list[DeadLetter], schemas: list[SchemaVersion]

@@ -17,6 +17,7 @@ _KINDS = {
     "BOOLEAN": "boolean",
     "BIGINT": "bigint",
     "UBIGINT": "bigint",
+    "HUGEINT": "bigint",  # some below nothing, some above
     "DOUBLE": "double precision",
     "VARCHAR": "text",
     "NULL": "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition
+
+# The end of the year 9999: a record may bear any number for its time.
+_LAST_MS = 253_402_300_799_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,12 @@ class Decodes(Protocol):
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
 
-    def assigned(self, topics: Collection[str]) -> None:
-        """Partitions of these topics were given to this process: others may have landed what they hold."""
+    def assigned(self, ends: Mapping[TopicPartition, int]) -> None:
+        """These partitions were given to this process, each with the offset at which it ends now. Others may have
+        landed what they hold until then."""
+
+    def released(self, partitions: Collection[TopicPartition]) -> None:
+        """This process reads these partitions no longer."""
 
 
 def why_not_json(value: bytes | None) -> tuple[str, str] | None:
@@ -101,7 +108,7 @@ def _dead_row(letter: DeadLetter, now: datetime) -> dict[str, Any]:
         "topic": letter.tp.topic,
         "partition": letter.tp.partition,
         "offset": letter.offset,
-        "timestamp": datetime.fromtimestamp(max(letter.timestamp_ms, 0) / 1000, UTC),
+        "timestamp": datetime.fromtimestamp(min(max(letter.timestamp_ms, 0), _LAST_MS) / 1000, UTC),
         "key": letter.key,
         "value": letter.value,
         "headers": letter.headers,

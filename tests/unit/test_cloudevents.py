@@ -249,8 +249,8 @@ def test_the_version_of_the_fields_grows_with_what_comes() -> None:
             ]
         )
 
-    first = round_of(0, binary("1", {"a": 1, "A": 2, "n": None}))
-    second = round_of(1, binary("2", {"a": 1.5, "n": "x"}), binary("3", {"a": 2}))
+    first = round_of(0, binary("1", {"a": 1, "A": 2, "n": None}), binary("0", {"a": -1}))
+    second = round_of(2, binary("2", {"a": 1.5, "n": "x"}), binary("3", {"a": 2}))
     kinds = [dict(json.loads(d.schemas[0].definition)["fields"]) for d in (first, second)]
     assert [(k["a"], k["n"], "A" in k) for k in kinds] == [("bigint", "", False), ("double precision", "text", False)]
     assert len({s.id for d in (first, second) for s in d.schemas}) == 2

@@ -178,11 +178,16 @@ def test_two_sinks_of_one_source_share_its_topics_and_one_order(tmp_path: Path) 
 def test_hostile_names_and_times_are_shown_as_they_came(warehouse: Warehouse) -> None:
     warehouse.put(binary("1", {'a"b': 1, "__op": "mine", "x y": 2, "": 3}, time="2999-01-01T00:00:00Z"))
     warehouse.put(binary("2", {"a.b": None}, time="0001-01-01T00:00:00Z"))
+    for at in (2**62, -1):  # Kafka's own clock of a record may be anything
+        warehouse.put(binary("2", {"a.b": None}), at=at, partition=1)
+        warehouse.put((b"{", []), at=at, partition=1)
     warehouse.land()
     assert warehouse.ask("""SELECT "a""b", "x y", "__op", year(time) FROM events.scans WHERE id = '1'""") == [
         (1, 2, "mine", 2999)
     ]
-    assert warehouse.ask("SELECT __op, id FROM changes.events.scans ORDER BY id") == [("c", "1"), ("c", "2")]
+    changes = warehouse.ask("SELECT __op, id FROM changes.events.scans ORDER BY id, __partition, __offset")
+    assert changes == [("c", "1"), ("c", "2"), ("a", "2"), ("a", "2")]
+    assert warehouse.ask("SELECT count(*) FROM lake.dead_letters") == [(2,)]
 
 
 def test_a_source_of_events_is_no_database_to_verify(

@@ -122,6 +122,19 @@ def test_windows_of_events_close_by_their_own_time(warehouse: Warehouse, *, step
     assert replayed_alike(warehouse, "minutes")
 
 
+def test_nothing_is_late_because_its_partition_was_read_last(warehouse: Warehouse) -> None:
+    write(warehouse.folder, minutes=MINUTES)
+    for store in (3, 4, 3, 4):
+        for minute in range(0, 90, 2):
+            scan(warehouse, f"{store}-{minute}", minute, store=store)
+    warehouse.land(max_records=20)
+    scan(warehouse, "last", 200)
+    warehouse.land()
+    streams(warehouse).round(final=True)
+    assert sum(scans for _, scans in made(warehouse, "minutes", "store_id", "scans")) == 90
+    assert replayed_alike(warehouse, "minutes")
+
+
 class Stores:
     """A database with the table `stores`, whose changes land when they are told to."""
 
