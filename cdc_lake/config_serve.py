@@ -30,7 +30,7 @@ class ServeSection(Section):
         repr=False,
     )
     folder: str = Field(default="dashboard", description="of the views' files")
-    seconds: float = Field(default=0.5, ge=0.1, le=60, description="between two looks at the lake")
+    seconds: float = Field(default=0.25, ge=0.1, le=60, description="between two looks at the lake")
     cert: str | None = Field(default=None, description="a certificate's file, to answer by https")
     key: str | None = Field(default=None, description="the file of the certificate's key")
     sql: SqlLimits = SqlLimits()

@@ -38,7 +38,7 @@ class Poller:
     """Reads on a thread of its own, from `start` to `stop`."""
 
     def __init__(
-        self, config: Config, board: Board, folder: Path, *, look: outside.Look = outside.nothing, seconds: float = 0.5
+        self, config: Config, board: Board, folder: Path, *, look: outside.Look = outside.nothing, seconds: float = 0.25
     ) -> None:
         self.config, self.board, self.folder = config, board, folder
         self.number = 0
@@ -119,8 +119,8 @@ class Poller:
             except Exception as error:  # a poller that dies leaves pages that look alive
                 self._failed = True
                 self._publish_state(CdcLakeError(first_line(error), code="internal").as_dict()["error"])
-            # A lake that takes long to read is read half of the time at most.
-            self._stop.wait(max(self._seconds, time.monotonic() - begun))
+            # A lake that takes long to read is left alone for a while; what lands meanwhile waits so much longer.
+            self._stop.wait(max(self._seconds, (time.monotonic() - begun) / 4))
 
     def _read(self) -> None:
         self.views = [v for v in load_views(self.folder) if self._known is None or v.fits(self._known)]

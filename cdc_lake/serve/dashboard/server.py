@@ -38,7 +38,7 @@ class Wish:
     token: str
     folder: Path
     hosts: Collection[str] = ()
-    seconds: float = 0.5
+    seconds: float = 0.25
     limits: Limits = field(default_factory=Limits)
     user: str = "dashboard"
     cert: str | None = None
