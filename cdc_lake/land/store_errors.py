@@ -66,7 +66,11 @@ _ANSWERS = (
     ),
     _Answer(
         "store_away",
-        ("error sending request", "Connection refused", "dns error", "operation timed out", "503 Service", "429 Too"),
+        # The last two are Arrow's, of its own client.
+        (
+            *("error sending request", "Connection refused", "dns error", "operation timed out", "503 Service"),
+            *("429 Too", "NETWORK_CONNECTION", "curlCode"),
+        ),
         lambda _, bucket: f"The object store of {bucket} does not answer.",
         f"see that it runs and can be reached, and check the endpoint in {_OPTIONS}; then run the command again",
     ),
@@ -108,6 +112,12 @@ def store_answer(path: str, error: Exception) -> str:
 def is_named(path: str, error: Exception) -> bool:
     """Whether `store_error` knows what the error means."""
     return "://" in path and _answer(str(error)) is not None
+
+
+def is_away(path: str, error: Exception) -> bool:
+    """Whether the store of `path` did not answer."""
+    answer = _answer(str(error)) if "://" in path else None
+    return answer is not None and answer.code == "store_away"
 
 
 def is_refusal(text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import duckdb
 from deltalake import DeltaTable
 
-from cdc_lake.errors import CdcLakeError, LakeError, first_line
+from cdc_lake.errors import CdcLakeError, LakeError, UnavailableError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import (
     current_path,
@@ -22,6 +22,7 @@ from cdc_lake.land.layout import (
     patch_path,
     transactions_path,
 )
+from cdc_lake.land.store_errors import is_away, store_error
 from cdc_lake.project.base import Base, placed_base, read_fold
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
@@ -228,6 +229,8 @@ def _attempt(read: Callable[[], T]) -> T | CdcLakeError:
     """A table that cannot be read does not keep others from being read."""
     try:
         return read()
+    except UnavailableError:  # no table can be read then
+        raise
     except CdcLakeError as error:
         return error
 
@@ -306,11 +309,15 @@ def _surveyed_alone(con: duckdb.DuckDBPyConnection, state: TableState) -> TableS
     try:
         return replace(state, tail=replace(state.tail, facts=survey(con, [state.tail])[0]))
     except duckdb.Error as error:
-        return replace(state, error=unreadable(state.table, error))
+        return replace(state, error=unreadable(state, error))
 
 
-def unreadable(table: TableId, error: Exception) -> LakeError:
-    """A data file of a table is missing or damaged."""
+def unreadable(state: TableState, error: Exception) -> LakeError:
+    """A data file of a table is missing or damaged. Raises UnavailableError when it is the store that is away: what is
+    true of this table is so of all then."""
+    place, table = next((f.path for f in state.log.own), ""), state.table
+    if is_away(place, error):
+        raise store_error(place, error) from error
     return LakeError(
         f"{table} cannot be read: a data file of it is missing or damaged.",
         why=first_line(error),
@@ -356,8 +363,10 @@ def _with_shapes(
             )
             base = placed_base(state.base, shapes)
             shaped.append(replace(state, shapes=shapes, base=base, versions=tuple(rows)))
+        except UnavailableError:
+            raise
         except CdcLakeError as error:
             shaped.append(replace(state, error=error))
         except duckdb.Error as error:
-            shaped.append(replace(state, error=unreadable(state.table, error)))
+            shaped.append(replace(state, error=unreadable(state, error)))
     return shaped

@@ -11,7 +11,7 @@ from functools import partial
 import duckdb
 from deltalake import DeltaTable
 
-from cdc_lake.errors import CdcLakeError, LakeError
+from cdc_lake.errors import CdcLakeError, LakeError, UnavailableError
 from cdc_lake.events import TableId
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.bag import bag_sql
@@ -85,10 +85,12 @@ def create_views(con: duckdb.DuckDBPyConnection, sources: Sequence[SourceState],
                 if len(group) > 1:
                     raise _clash(group)
                 _create(con, catalogue, table.table, queries[catalogue]())
+            except UnavailableError:
+                raise
             except CdcLakeError as error:
                 _refuse(con, catalogue, table, error)
             except duckdb.IOException as error:
-                _refuse(con, catalogue, table, unreadable(table.table, error))
+                _refuse(con, catalogue, table, unreadable(table, error))
 
 
 def _sound(table: TableState) -> Shapes:

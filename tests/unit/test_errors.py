@@ -10,7 +10,12 @@ import pytest
 
 from cdc_lake import errors
 from cdc_lake.cli import main as cli
-from cdc_lake.errors import CdcLakeError, suggest
+from cdc_lake.errors import CdcLakeError, UnavailableError, suggest
+from cdc_lake.events import TableId
+from cdc_lake.project.checkpoint import Checkpoint
+from cdc_lake.project.files import LogFile, LogFiles
+from cdc_lake.project.snapshot import TableState, unreadable
+from cdc_lake.project.tail import Tail
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, CdcLakeError)]
 
@@ -75,3 +80,22 @@ def test_a_store_that_goes_away_in_the_middle_of_a_command_is_named(
     assert "The object store of lake does not answer." in words
     assert "GET http://127.0.0.1:59853: no answer" in words
     assert "defect" not in words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        AWAY,
+        "IO Error: When reading information for key 'pos/log/part-0.parquet' in bucket 'lake': AWS Error "
+        "NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Couldn't connect to server",
+    ],
+    ids=["delta-rs", "arrow"],
+)
+def test_a_file_is_not_called_damaged_when_its_store_is_away(text: str) -> None:
+    def table(place: str) -> TableState:
+        file = LogFile(place, 1, None, None, (0, 0), None, 0)
+        return TableState(TableId("public", "orders"), LogFiles(1, (file,)), None, Checkpoint(), Tail())
+
+    with pytest.raises(UnavailableError, match="The object store of lake does not answer"):
+        unreadable(table("s3://lake/pos/log/part-0.parquet"), OSError(text))
+    assert unreadable(table("/lake/pos/log/part-0.parquet"), OSError(text)).code == "file_unreadable"
