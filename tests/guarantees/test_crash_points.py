@@ -24,15 +24,18 @@ from cdc_lake.local.retail.rows import Size
 from cdc_lake.local.retail.workload import Workload
 from tests.guarantees.test_landing import check, landed
 from tests.integration.conftest import RunningStack, fresh_database, wait_for
+from tests.integration.test_services import POINTS as SERVICES
 from tests.integration.test_stream_topic import POINTS as TOPIC
 from tests.projects import Project, make_project
 from tests.unit.test_erase import POINTS as ERASE
 from tests.unit.test_erase_alerts import POINTS as ALERTS
+from tests.unit.test_event_sources import POINTS as BATCHES
 from tests.unit.test_replay_events import POINTS as EVENTS
 from tests.unit.test_retention import POINTS as RETENTION
 from tests.unit.test_retention_letters import POINTS as LETTERS
 from tests.unit.test_rules_delivery import POINTS as DELIVERY
 from tests.unit.test_rules_run import POINTS as RULES
+from tests.unit.test_stream_http import POINTS as POSTS
 from tests.unit.test_stream_run import POINTS as STREAMS
 from tests.unit.test_stream_run import REPLAYED
 from tests.unit.test_tiers import POINTS as TIERS
@@ -226,7 +229,7 @@ def _committed(folder: Path) -> set[str]:
 
 
 def test_every_point_of_the_code_is_killed_at() -> None:
-    # Those of replays, retention, rules, models and tiers are killed at in tests of their own.
+    # Those of replays, retention, rules, models, tiers, events and services are killed at in tests of their own.
     source = "".join(p.read_text() for p in Path(cdc_lake.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'\breach\("([^"]+)"\)', source))
     stages = re.findall(r'\bWords\("[^"]+", "([^"]+)"', source)
@@ -234,5 +237,5 @@ def test_every_point_of_the_code_is_killed_at() -> None:
         f"{s}:{what}" for s in stages for what in re.findall(r'\breach\(f"{self._words.stage}:([^"]+)"\)', source)
     }
     without = (*RETENTION, *LETTERS, *TIERS, *ERASE, *ALERTS, *RULES, *DELIVERY, *EVENTS)
-    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *without, *STREAMS, *REPLAYED, *TOPIC)
+    killed = (*SINK, *FOLD, *MAINTAIN, *REPLAY, *without, *STREAMS, *REPLAYED, *TOPIC, *POSTS, *BATCHES, *SERVICES)
     assert points == {re.sub(r":\d+$", "", p) for p in killed}

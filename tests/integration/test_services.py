@@ -28,6 +28,16 @@ from tests.integration.conftest import RunningStack, wait_for
 
 pytestmark = pytest.mark.stack
 
+POINTS = (
+    "service:before-commit",
+    "service:after-commit",
+    "service:after-send",
+    "service:after-forget",
+    "service:after-mark",
+    "merge:after-send",
+    "merge:after-mark",
+)
+
 ROOT = Path(__file__).parents[2]
 PRODUCTS = 8
 _RUN = "import sys; from cdc_lake.service import serve; "
@@ -237,16 +247,14 @@ def test_a_new_version_takes_over_and_while_the_inventory_is_away_the_others_ans
 def test_a_process_that_is_killed_at_any_step_is_mended_by_the_next_start(shop: Shop) -> None:
     """Requests are answered once, and goods counted once, though each process dies at another step."""
     shop.send("scans", shop.scan("restock", 0, 100))
-    points = ("before-commit", "after-commit", "after-send", "after-forget", "after-mark")
-    crashes = [f"service:{point}" for point in points] + ["merge:after-send", "merge:after-mark"]
-    for n, crash in enumerate(crashes):
+    for n, crash in enumerate(POINTS):
         data = {"order_id": f"o{n}", "store_id": 1, "product_id": 0, "line_no": 1, "quantity": 1}
         request = Event(f"r{n}", "/services/orders", "retail.stock.requested", data, subject="1/0")
         shop.send("stock", request)
         killed = shop.start("inventory", crash=crash)
         assert killed.process.wait(60) == -signal.SIGKILL, crash
     last = shop.start("inventory")
-    wait_for(lambda: stock_of(last) == {0: 100 - len(crashes)}, "all requests to be handled")
+    wait_for(lambda: stock_of(last) == {0: 100 - len(POINTS)}, "all requests to be handled")
     last.stop()
     answers = {(e.source, e.id): e.data["order_id"] for e in shop.events("orders")}
-    assert sorted(answers.values()) == [f"o{n}" for n in range(len(crashes))]
+    assert sorted(answers.values()) == [f"o{n}" for n in range(len(POINTS))]

@@ -35,6 +35,8 @@ MODEL = """-- output: shop
 SELECT id, qty FROM changes.sales
 """
 
+POINTS = ("stream:after-post", "stream:before-posted")
+
 
 @dataclass
 class Shop:
@@ -153,7 +155,7 @@ def test_the_receiver_says_when_to_come_again(feed: Feed, tmp_path: Path, shop: 
     assert sender.pause(refused.value) == 7
 
 
-@pytest.mark.parametrize("point", ["stream:after-post", "stream:before-posted"])
+@pytest.mark.parametrize("point", POINTS)
 def test_killed_between_sending_and_writing_it_down_rows_come_again_under_the_same_key(
     feed: Feed, tmp_path: Path, shop: Shop, point: str
 ) -> None:
