@@ -61,8 +61,10 @@ def scanned(event: Event, context: Context) -> None:
     """A scan comes twice: in the topic of receipts it is a sale, in that of shelves it is stock."""
     scan = scans.scan_of(event)
     if event.topic == SHELVES.into:
-        if not scans.doubt(event, scan, context.one("SELECT sold, returned FROM shelf WHERE shelf = ?", scan.shelf)):
-            on_the_shelf(event, scan, context)
+        code = scans.doubt(event, scan, context.one("SELECT sold, returned FROM shelf WHERE shelf = ?", scan.shelf))
+        if code:
+            context.reject(code, f"{event.type} of {scan.change} on the shelf {scan.shelf}")
+        on_the_shelf(event, scan, context)
     elif event.type == "retail.purchase":
         price = scans.whole(event.data.get("unit_price_cents"), "unit_price_cents")
         sell(context, scan, str(event.data["receipt"]), price)

@@ -52,10 +52,11 @@ def reordering(version: int = 1) -> Service:
 
 
 def scanned(event: Event, context: Context) -> None:
-    """Goods came or went. What is not believed is passed over: the inventory says so, from the same log."""
+    """Goods came or went. What is not believed is refused, not passed over: it may come again later."""
     scan = scans.scan_of(event)
-    if scans.doubt(event, scan, context.one("SELECT sold, returned FROM shelf WHERE shelf = ?", scan.shelf)):
-        return
+    code = scans.doubt(event, scan, context.one("SELECT sold, returned FROM shelf WHERE shelf = ?", scan.shelf))
+    if code:
+        context.reject(code, f"{event.type} of {scan.change} on the shelf {scan.shelf}")
     if event.type == "retail.restock" and event.data.get("purchase_order_id") is not None:
         arrive(str(event.data["purchase_order_id"]), scan, context)
     sold = -scan.change if event.type == "retail.purchase" else 0
