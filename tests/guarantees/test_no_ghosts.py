@@ -145,6 +145,7 @@ def test_a_blocking_snapshot_of_tables_counts_each_row_once_and_ends_what_is_gon
     check(away)
 
 
+@pytest.mark.stack
 def test_a_first_snapshot_that_is_killed_and_begun_again_counts_each_row_once(tmp_path: Path) -> None:
     with (
         own_stack(tmp_path / "stack") as stack,
