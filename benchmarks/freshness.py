@@ -114,7 +114,7 @@ def _watch(watch: Watch, config: Path, dsn: str, report: Report) -> None:
     workload.start()
     try:
         wait(lambda: workload.stats().transactions > RATE, "the workload trades", 60)
-        wait(lambda: "OPTIMIZE" in _operations(config), "the sink keeps the lake in shape", 120)
+        wait(lambda: "OPTIMIZE" in _operations(config), "the sink keeps the lake in shape", 300)
         found = watch.observe(SECONDS)
     finally:
         stats = workload.stop()
