@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,23 +119,9 @@ def spark(bootstrap: str, topic: str, events: int, *, inline: bool) -> float | N
     if shutil.which("java") is None:
         say("Spark needs Java 17 on the PATH: not measured")
         return None
-    python, folder = spark_environment(), tempfile.mkdtemp(prefix="cdc-lake-spark-")
     event = f"op string, source struct<lsn:bigint>, after struct<{_struct(_FIELDS)}>"
     schema = f"payload struct<{_struct(event)}>" if inline else event
-    job = [str(Path(__file__).with_name("spark_job.py")), bootstrap, topic, folder, str(python.parents[2] / "ivy")]
-    try:
-        done = subprocess.run(
-            # -P: beside the job lies profile.py, which Python would take for its own.
-            [str(python), "-P", *job, str(os.cpu_count()), schema],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if done.returncode:
-        raise SystemExit(f"Spark: {done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = spark_job(bootstrap, topic, "land", schema)
     if found["rows"] != events:
         raise SystemExit(f"Spark wrote {found['rows']} of {events} events")
     return float(found["warm"])
@@ -146,13 +132,32 @@ def _struct(fields: str) -> str:
     return re.sub(r"(^|, )(\w+) ", r"\1\2:", fields)
 
 
-def spark_environment() -> Path:
-    """The python of an environment with Spark, made once in the user's cache: half a gigabyte."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / "spark"
+def spark_job(bootstrap: str, topic: str, question: str, schema: str) -> dict[str, Any]:
+    """What `spark_job.py` says: `rows`, and the seconds `cold` and `warm`."""
+    python = environment("spark", "Spark", SPARK)
+    script, ivy = str(Path(__file__).with_name("spark_job.py")), str(python.parents[2] / "ivy")
+    with tempfile.TemporaryDirectory(prefix="cdc-lake-spark-", ignore_cleanup_errors=True) as folder:
+        program = [script, bootstrap, topic, folder, ivy, str(os.cpu_count()), question, schema]
+        # -P: beside the job lies profile.py, which Python would take for its own.
+        return job("Spark", [str(python), "-P", *program])
+
+
+def environment(name: str, what: str, packages: Sequence[str]) -> Path:
+    """The python of an environment with `packages`, made once in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / name
     python = cache / "env" / "bin" / "python"
     if not (cache / "ready").exists():
-        say("installing Spark into the cache, once")
+        say(f"installing {what} into the cache, once")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache / "env")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *SPARK], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
         (cache / "ready").touch()
     return python
+
+
+def job(name: str, command: Sequence[str]) -> dict[str, Any]:
+    """What a peer's program says in its last line, as JSON."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -9,7 +9,6 @@ its rows are in a Delta table, once each. Bytewax and Quix Streams only count wh
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from kafka.admin import KafkaAdminClient
 
 from benchmarks import peers, source, volume
 from benchmarks.launch import measured
-from benchmarks.report import Report, Table, say
+from benchmarks.report import Report, Table
 from cdc_lake.local.stack import Stack
 
 QUESTIONS = {
@@ -35,6 +34,7 @@ JOIN current.shops d ON d.store = s.store WHERE s.__op = 'u' AND s.quantity >= 4
 """,
 }
 _JOBS = Path(__file__).with_name("jobs")
+_SCHEMA = "op string, source struct<ts_ms:bigint>, after struct<store:int,quantity:int>"
 _PEERS = ("bytewax[kafka]==0.21.1", "quixstreams==3.28.1")
 
 
@@ -78,38 +78,12 @@ def _ours(table: Table, ends: Any, folder: Path, *, prefix: str, question: str, 
 
 
 def _theirs(table: Table, bootstrap: str, topic: str, question: str, report: Report) -> None:
-    python = _environment()
+    python = peers.environment("streams", "Bytewax and Quix Streams", _PEERS)
     for name, job in (("Bytewax", "bytewax_job.py"), ("Quix Streams", "quix_job.py")):
-        more = [str(report.rows)] if job == "quix_job.py" else []
-        found = _job([str(python), "-P", str(_JOBS / job), bootstrap, topic, question, *more])
+        found = peers.job(name, [str(python), "-P", str(_JOBS / job), bootstrap, topic, question])
         if found["events"] != report.rows:
             raise SystemExit(f"{name} saw {found['events']} of {report.rows} events")
         table.add(name, report.rows / found["seconds"], found["rows"])
     if report.full and shutil.which("java"):
-        spark, folder = peers.spark_environment(), tempfile.mkdtemp(prefix="cdc-lake-spark-")
-        job = [str(_JOBS / "spark_streams_job.py"), bootstrap, topic, folder, str(spark.parents[2] / "ivy")]
-        try:
-            found = _job([str(spark), "-P", *job, str(os.cpu_count()), question])
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        table.add("Spark structured streaming, warm", report.rows / found["seconds"], found["rows"])
-
-
-def _job(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{command[2]}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _environment() -> Path:
-    """The python of an environment with the peers, made once in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / "streams"
-    python = cache / "env" / "bin" / "python"
-    if not (cache / "ready").exists():
-        say("installing Bytewax and Quix Streams into the cache, once")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(cache / "env")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *_PEERS], check=True)
-        (cache / "ready").touch()
-    return python
+        found = peers.spark_job(bootstrap, topic, question, _SCHEMA)
+        table.add("Spark structured streaming, warm", report.rows / found["warm"], found["rows"])

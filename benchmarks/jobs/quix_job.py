@@ -1,6 +1,6 @@
 """The two questions of benchmarks/streams.py with Quix Streams, as its documentation writes them.
 
-`quix_job.py BOOTSTRAP TOPIC QUESTION EVENTS`, in an environment of its own. Prints what it took as JSON: from the start
+`quix_job.py BOOTSTRAP TOPIC QUESTION`, in an environment of its own. Prints what it took as JSON: from the start
 to the last row of the last event.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from quixstreams import Application
 from quixstreams.dataframe.windows import Count, Sum
 
-BOOTSTRAP, TOPIC, QUESTION, EVENTS = sys.argv[1:]
+BOOTSTRAP, TOPIC, QUESTION = sys.argv[1:]
 SEEN: dict[str, float] = {"events": 0, "rows": 0, "seconds": 0}
 DIMENSION = {store: f"region {store % 7}" for store in range(400)}
 BEGUN = time.monotonic()
