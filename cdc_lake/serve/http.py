@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from email.message import Message
 
 from prometheus_client.exposition import choose_encoder
 
-from cdc_lake.errors import ConfigError, first_line
+from cdc_lake.errors import ConfigError
+from cdc_lake.listening import Answer, Listening, document
 from cdc_lake.serve.health import liveness
 from cdc_lake.serve.metrics import Numbers
 
-_JSON = "application/json; charset=utf-8"
-Answer = tuple[int, str, bytes]
 
-
-class Server:
+class Server(Listening):
     """Answers on a thread of its own, within its context."""
 
     def __init__(self, address: str, numbers: Numbers) -> None:
         """Bind `address` (host:port). Raises ConfigError when it is no address, or cannot be had."""
+
+        def respond(target: str, headers: Message) -> Answer:
+            return answer(numbers, target.partition("?")[0], headers.get("Accept", ""))
+
         host, port = parse_address(address)
-        try:
-            self._http = _Http((host, port), _handler(numbers))
-        except OSError as error:
-            raise ConfigError(
-                f"The sink cannot answer on {address}.",
-                why=error.strerror or first_line(error),
-                next="give another address: `sink: {metrics: 127.0.0.1:9465}` or --metrics; or stop what listens there",
-                code="address_taken",
-            ) from None
-        # Below is only asked for its address when the port was left to the system.
-        self.address = f"{host}:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-
-class _Http(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is not news."""
+        another = "give another address: `sink: {metrics: 127.0.0.1:9465}` or --metrics; or stop what listens there"
+        super().__init__(address, (host, port), respond, who="The sink", next=another, headers={})
+        self.address = f"{host}:{self.port}"
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -76,34 +46,9 @@ def answer(numbers: Numbers, path: str, accept: str) -> Answer:
         return 200, kind, encode(numbers.registry)
     if path == "/healthz":
         check = liveness(numbers.sinks)
-        return _told(check.ok, {"alive": check.ok, "found": check.found})
+        return document(200 if check.ok else 503, {"alive": check.ok, "found": check.found})
     if path == "/readyz":
         checks = numbers.checks()
         ready = all(c.ok for c in checks)
-        return _told(ready, {"ready": ready, "checks": [c.as_dict() for c in checks]})
-    return 404, _JSON, b'{"error": "There are /metrics, /healthz and /readyz."}\n'
-
-
-def _told(good: bool, document: dict[str, Any]) -> Answer:
-    return 200 if good else 503, _JSON, json.dumps(document, ensure_ascii=False).encode() + b"\n"
-
-
-def _handler(numbers: Numbers) -> Callable[..., BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version, timeout = "cdc-lake", "", 10
-
-        def do_GET(self) -> None:
-            status, kind, body = answer(numbers, self.path.partition("?")[0], self.headers.get("Accept", ""))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """A scrape every few seconds is not news."""
-
-    return Handler
+        return document(200 if ready else 503, {"ready": ready, "checks": [c.as_dict() for c in checks]})
+    return document(404, {"error": "There are /metrics, /healthz and /readyz."})
