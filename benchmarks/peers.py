@@ -134,12 +134,17 @@ def _struct(fields: str) -> str:
 
 def spark_job(bootstrap: str, topic: str, question: str, schema: str) -> dict[str, Any]:
     """What `spark_job.py` says: `rows`, and the seconds `cold` and `warm`."""
-    python = environment("spark", "Spark", SPARK)
+    python = spark_environment()
     script, ivy = str(Path(__file__).with_name("spark_job.py")), str(python.parents[2] / "ivy")
     with tempfile.TemporaryDirectory(prefix="cdc-lake-spark-", ignore_cleanup_errors=True) as folder:
         program = [script, bootstrap, topic, folder, ivy, str(os.cpu_count()), question, schema]
         # -P: beside the job lies profile.py, which Python would take for its own.
         return job("Spark", [str(python), "-P", *program])
+
+
+def spark_environment() -> Path:
+    """The python that has Spark and its Delta extension."""
+    return environment("spark", "Spark", SPARK)
 
 
 def environment(name: str, what: str, packages: Sequence[str]) -> Path:
