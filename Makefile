@@ -26,7 +26,6 @@ lint: env ## style and strict types
 	@$(PYTHON_IN) -m ruff check .
 	@$(PYTHON_IN) -m ruff format --check .
 	@$(PYTHON_IN) -m mypy
-	@$(PYTHON_IN) -m mypy scripts deploy/compose
 
 deep: env ## ten times the random cases of the models, and of the simulation (DEPTH=… SEEDS=…)
 	@DEPTH=$(or $(DEPTH),10) SEEDS=$(or $(SEEDS),20000) $(PYTHON_IN) -m pytest -q -m "not stack and not slow" -n 2

@@ -42,9 +42,10 @@ def run(report: Report) -> None:
             "files": "d",
         },
     )
-    rows = duckdb.sql(
+    rows = duckdb.execute(
         f"SELECT {', '.join(_VALUES.get(f.name, 'NULL') + ' AS ' + f.name for f in LOG)} FROM range({_ROWS}) t(i)"
     ).to_arrow_table()
+    assert rows is not None
     tp = TopicPartition("pos.public.orders", 0)
     with tempfile.TemporaryDirectory(prefix="cdc-lake-commits-") as folder:
         log = AppendTable(f"{folder}/log", LOG, description="{}")

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,11 @@ def run(ends: Any, _stack: Stack, report: Report) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     title = f"`sink run` with confluent, {report.rows:,} events of a snapshot, plain JSON: CPU by thread"
-    parts = Counter[str]()
+    parts: dict[str, float] = defaultdict(float)
     for thread, seconds in used.items():
         parts[_part(names.get(thread) or comms[thread])] += seconds
     _show(report, title, "thread", parts)
-    functions = Counter[str]()
+    functions: dict[str, float] = defaultdict(float)
     for thread, found in samples.items():
         for function, count in found.items():
             functions[function] += used.get(thread, 0.0) * count / found.total()
@@ -108,11 +109,12 @@ def _part(name: str) -> str:
     return next((part for pattern, part in _PARTS if re.fullmatch(pattern, name)), "DuckDB and others: JSON to columns")
 
 
-def _show(report: Report, title: str, what: str, parts: Counter[str]) -> None:
+def _show(report: Report, title: str, what: str, parts: Mapping[str, float]) -> None:
+    most, total = sorted(parts.items(), key=lambda part: -part[1]), sum(parts.values())
     table = report.table(title, **{what: "", "µs an event": ".2f", "share": ".0%"})
-    for name, seconds in parts.most_common(_TOP):
-        table.add(name, seconds / report.rows * 1e6, seconds / parts.total())
-    rest = sum(seconds for _, seconds in parts.most_common()[_TOP:])
+    for name, seconds in most[:_TOP]:
+        table.add(name, seconds / report.rows * 1e6, seconds / total)
+    rest = sum(seconds for _, seconds in most[_TOP:])
     if rest:
-        table.add("all others", rest / report.rows * 1e6, rest / parts.total())
-    table.add("in all", parts.total() / report.rows * 1e6, 1.0)
+        table.add("all others", rest / report.rows * 1e6, rest / total)
+    table.add("in all", total / report.rows * 1e6, 1.0)

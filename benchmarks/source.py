@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def remove(ends: Any, name: str, forms: Sequence[str]) -> None:
             with ConnectClient(ends.connect_url) as client:
                 if client.find_status(f"{name}_{form}") is not None:
                     client.delete(f"{name}_{form}")
-            wait(lambda form=form: drop_slot(admin, f"{name}_{form}"), f"the slot of {form}'s removal", 60)
+            wait(partial(drop_slot, admin, f"{name}_{form}"), f"the slot of {form}'s removal", 60)
         admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
     admin_client = KafkaAdminClient(bootstrap_servers=ends.bootstrap)
     topics = [t for t in admin_client.list_topics() if t.startswith(name)]

@@ -73,9 +73,9 @@ def _first(bootstrap: str, topic: str) -> dict[str, Any]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic, "auto.offset.reset": "earliest"})
     consumer.subscribe([topic])
     try:
-        while (message := consumer.poll(1.0)) is None or message.value() is None:
+        while (message := consumer.poll(1.0)) is None or (value := message.value()) is None:
             pass
-        found: dict[str, Any] = json.loads(message.value())
+        found: dict[str, Any] = json.loads(value)
         return found
     finally:
         consumer.close()
@@ -94,7 +94,7 @@ def _check_form(real: dict[str, Any], name: str) -> None:
 
 def example(name: str) -> str:
     """The event of the first row of a snapshot."""
-    found = duckdb.sql(f"SELECT {event_sql(name, 'r')} FROM (SELECT 1 AS i, 0 AS n)").fetchall()
+    found = duckdb.execute(f"SELECT {event_sql(name, 'r')} FROM (SELECT 1 AS i, 0 AS n)").fetchall()
     return str(found[0][0])
 
 

@@ -89,7 +89,7 @@ class Real:
         self._brokers.append(broker)
         return broker
 
-    def create(self, topic: str, partitions: int = 1, **config: str) -> None:
+    def create(self, topic: str, partitions: int = 1, *, config: Mapping[str, str] | None = None) -> None:
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import NewPartitions, NewTopic
 
@@ -100,7 +100,7 @@ class Real:
 
         def create() -> bool:
             try:
-                self._admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result()
+                self._admin.create_topics([NewTopic(topic, partitions, 1, config=dict(config or {}))])[topic].result()
             except KafkaException as error:
                 if error.args[0].name() == "TOPIC_ALREADY_EXISTS":  # its deletion is still under way
                     return False
@@ -115,9 +115,14 @@ class Real:
         self.create(topic)
 
     def produce(
-        self, topic: str, partition: int, rows: Sequence[Row], headers: Sequence[Header] = (), **config: Any
+        self,
+        topic: str,
+        partition: int,
+        rows: Sequence[Row],
+        headers: Sequence[Header] = (),
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        producer = self._producer(**config)
+        producer = self._producer(**config or {})
         for key, value in rows:
             producer.produce(topic, value, key, partition, headers=list(headers))
         assert producer.flush(30) == 0

@@ -106,7 +106,23 @@ def open_alert(
 ) -> None:
     """An alert as a rule opens it."""
     when = at or datetime.now(UTC)
-    evidence = dict.fromkeys(("stream", "table", "op", "key", "values", "tx_id"), "x") | {"at": when}
-    row = {"id": id, "change": "opened", "rule": "low_stock", "key": key, "severity": severity, "title": title}
-    row |= {"at": when, "position": 1, "evidence": [evidence], "evidence_count": 3, "notify": None, "by": None}
+    words = dict.fromkeys(("stream", "table", "op", "key", "values", "tx_id"), "x")
+    evidence: dict[str, object] = {**words, "at": when}
+    row: dict[str, object] = {
+        "id": id,
+        "change": "opened",
+        "rule": "low_stock",
+        "key": key,
+        "severity": severity,
+        "title": title,
+    }
+    row |= {
+        "title": title,
+        "at": when,
+        "position": 1,
+        "evidence": [evidence],
+        "evidence_count": 3,
+        "notify": None,
+        "by": None,
+    }
     Ledger(f"{folder}/lake", "pos").add([row | {"note": None, "recorded_at": when}])

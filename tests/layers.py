@@ -35,7 +35,7 @@ def _make(folder: Path, requirements: tuple[str, ...]) -> None:
     own = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     # Behind its own packages, so that what is installed here comes first.
     (folder / own / "below.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    command = [
+    command: list[str | Path] = [
         folder / "bin" / "python",
         "-m",
         "pip",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ class Absence(Model):
 
 def _root(x: float) -> float:
     # Without a sign, zero has none: sign(0) is 0.
-    return 2 * (x > 0) * (x + 0.375) ** 0.5
+    return 2 * math.sqrt(x + 0.375) if x > 0 else 0.0
 
 
 class Anomaly(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 
@@ -22,6 +23,10 @@ CRASH_POINTS = (
     "land:after-commit:2",
     "land:before-transactions",
 )
+
+
+def more_landed(project: Project, before: int) -> bool:
+    return len(landed(project)) > before
 
 
 def landed(project: Project) -> list[tuple[str, int, int]]:
@@ -79,7 +84,7 @@ def test_a_sink_killed_ten_times_loses_and_repeats_nothing(shop: Project) -> Non
         for _ in range(10):
             sink = shop.start("sink", "run", env={"CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
             before = len(landed(shop)) if (shop.folder / "lake").exists() else 0
-            wait_for(lambda n=before: len(landed(shop)) > n, "the sink to land more", seconds=60)
+            wait_for(partial(more_landed, shop, before), "the sink to land more", seconds=60)
             time.sleep(rng.random())  # not a wait: the moment of the kill must be any moment
             sink.send_signal(signal.SIGKILL)
             sink.wait()

@@ -47,7 +47,7 @@ def test_records_of_an_open_transaction_wait_for_its_commit(kafka: Real) -> None
 def test_every_compression_is_read(kafka: Real, codec: str) -> None:
     topic = f"{kafka.prefix}.a"
     kafka.create(topic)
-    kafka.produce(topic, 0, numbered(0, 500), **{"compression.type": codec})
+    kafka.produce(topic, 0, numbered(0, 500), config={"compression.type": codec})
     reader = subscribed(kafka.broker(), topic)
     reader.starts[next(iter(reader.broker.partitions(topic))).tp] = 123
     reader.drain(topic)
@@ -56,8 +56,8 @@ def test_every_compression_is_read(kafka: Real, codec: str) -> None:
 
 def test_a_message_larger_than_a_fetch_is_read(kafka: Real) -> None:
     topic, size = f"{kafka.prefix}.a", 80 << 20
-    kafka.create(topic, **{"max.message.bytes": str(100 << 20)})
-    kafka.produce(topic, 0, [(b"k", b"x" * size), (b"l", b"y")], **{"message.max.bytes": 100 << 20})
+    kafka.create(topic, config={"max.message.bytes": str(100 << 20)})
+    kafka.produce(topic, 0, [(b"k", b"x" * size), (b"l", b"y")], config={"message.max.bytes": 100 << 20})
     reader = subscribed(kafka.broker(), topic)
     reader.drain(topic)
     assert [len(value or b"") for value in reader.values(topic)] == [size, 1]
@@ -70,7 +70,7 @@ def test_an_idle_topic_does_not_hold_up_a_busy_one(kafka: Real) -> None:
     kafka.create(idle)
     # A fetch brings much more, compressed, than a poll takes.
     values = [random.Random(n).randbytes(5_000) * 180 for n in range(rows)]
-    kafka.produce(busy, 0, [(b"k", value) for value in values], **{"compression.type": "zstd"})
+    kafka.produce(busy, 0, [(b"k", value) for value in values], config={"compression.type": "zstd"})
     small = Budget.of(memory_mb=448, flush_mb=64)
     reader = subscribed(kafka.broker(budget=small, fetch_max_wait_ms=25_000), rf"{kafka.prefix}\..*")
     reader.until(lambda: len(reader.values(busy)) == rows, "all records of the busy topic")

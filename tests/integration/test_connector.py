@@ -284,7 +284,7 @@ def test_a_slot_that_somebody_else_reads_is_told_apart(shop: Shop) -> None:
     shop.register()
     assert shop.cli("stop", shop.name)[0] == 0
     options = f"proto_version '1', publication_names '{shop.name}'"
-    reader = psycopg.connect(shop.database.dsn, autocommit=True, replication="database")  # type: ignore[arg-type]
+    reader = psycopg.connect(shop.database.dsn, autocommit=True, replication="database")
     with contextlib.closing(reader) as thief:
         thief.pgconn.send_query(f"START_REPLICATION SLOT {ident(shop.name)} LOGICAL 0/0 ({options})".encode())
         while thief.pgconn.is_busy():

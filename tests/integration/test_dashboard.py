@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ def shown(page: Any) -> int:
     return int((page.evaluate(_SALES) or "-1").replace(",", ""))
 
 
+def more_shown(page: Any, before: int) -> bool:
+    return shown(page) > before
+
+
 def test_a_sale_is_on_the_page_after_its_commit_and_after_a_restart_of_the_sink(project: Project) -> None:
     with browser() as chromium, server(project.folder, seconds=0.1) as ready:
         page = chromium.new_page()
@@ -69,7 +74,7 @@ def test_a_sale_is_on_the_page_after_its_commit_and_after_a_restart_of_the_sink(
                 before = shown(page)
                 sell(project.dsn)
                 committed = time.monotonic()
-                until(lambda before=before: shown(page) > before, 60)
+                until(partial(more_shown, page, before), 60)
                 delays.append(time.monotonic() - committed)
         # The first one waits for the sink to start. A machine that others use says nothing of seconds.
         if calm:

@@ -248,6 +248,7 @@ def test_a_compacted_topic_is_named(project: Project, broker: KafkaAdminClient) 
 
     policy("compact")
     checks = wait_for(lambda: c if warning(c := examine(project)) else None, "the policy to be seen")
+    assert checks is not None
     assert warning(checks) == {"topics.cleanup"}
     assert goods(project) in checks["topics.cleanup"]["found"]
     policy("delete")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings import kafka as sdk
 from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
 from kafka import KafkaConsumer, TopicPartition
 
 from cdc_lake.consume.send import KafkaSender
@@ -148,7 +148,7 @@ def kill_and_finish(project: Project) -> None:
     project.ok("sink", "run", "--until-caught-up")
 
 
-def records(project: Project, topic: str) -> list[CloudEvent]:
+def records(project: Project, topic: str) -> list[BaseCloudEvent]:
     """What is in a topic, as the CNCF's SDK reads it."""
     consumer = KafkaConsumer(bootstrap_servers=project.bootstrap, enable_auto_commit=False)
     try:

@@ -68,7 +68,7 @@ class Newcomer:
 
 
 def asks(step: dict[str, Any]) -> bool:
-    return step["words"] == "ask"
+    return bool(step["words"] == "ask")
 
 
 def can_be_copied(step: dict[str, Any]) -> bool:

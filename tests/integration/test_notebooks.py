@@ -142,7 +142,7 @@ def _texts(rows: list[Any]) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def sales(shop: Shop) -> nbformat.NotebookNode:
+def sales(shop: Shop) -> Any:
     """The sales notebook, executed, with a cell at its end that prints what its SQL cells found."""
     notebook = nbformat.read(NOTEBOOKS / "explore_sales.ipynb", as_version=4)
     found = "{'hours': list(hours), 'days': list(days), 'products': list(products)}"

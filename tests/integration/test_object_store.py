@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -23,7 +24,7 @@ from cdc_lake.land.remote_files import RemoteFiles, register
 from cdc_lake.local.retail.loader import create_schema, load
 from cdc_lake.local.retail.rows import Size
 from cdc_lake.local.retail.workload import Workload
-from tests.guarantees.test_landing import CRASH_POINTS, check, landed
+from tests.guarantees.test_landing import CRASH_POINTS, check, landed, more_landed
 from tests.integration.conftest import Database, RunningStack, wait_for
 from tests.object_store import BUCKET, SECRET, Gate, object_store
 from tests.projects import Project, make_project
@@ -145,7 +146,7 @@ def test_a_sink_killed_again_and_again_lands_each_record_once_on_an_object_store
         for _ in range(4):
             before = len(landed(shop))
             sink = shop.start("sink", "run", env={"CDC_LAKE__SINK__FLUSH_SECONDS": "0.2"})
-            wait_for(lambda n=before: len(landed(shop)) > n, "the sink to land more", seconds=90)
+            wait_for(partial(more_landed, shop, before), "the sink to land more", seconds=90)
             time.sleep(rng.random())  # not a wait: the moment of the kill must be any moment
             sink.send_signal(signal.SIGKILL)
             sink.wait()

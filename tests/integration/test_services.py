@@ -236,12 +236,13 @@ def test_a_new_version_takes_over_and_while_the_inventory_is_away_the_others_ans
     wait_for(lambda: states(saga)["reserving"] == 8, "the others to answer while the inventory is away")
     assert saga.get("/summary")["stale"] is False
     new = shop.start("inventory", version=2)
-    ended = wait_for(
-        lambda: (s := states(saga)).total() == s["shipped"] + s["rejected"] == 16 and s,
-        "all orders to end",
-        seconds=120,
-    )
-    assert ended["shipped"]
+
+    def ended() -> bool:
+        now = states(saga)
+        return now.total() == now["shipped"] + now["rejected"] == 16
+
+    wait_for(ended, "all orders to end", seconds=120)
+    assert states(saga)["shipped"]
     answers = Counter((e.data["order_id"], e.type) for e in shop.events("orders") if e.type == "retail.stock.reserved")
     assert answers == {(f"{letter}{n}", "retail.stock.reserved"): 1 for letter in "ab" for n in range(8)}
 

@@ -17,7 +17,8 @@ from cdc_lake.capture.catalogue import read_catalogue
 from cdc_lake.capture.postgres import open_source
 from cdc_lake.capture.preflight import survey
 from cdc_lake.capture.wanted import Wanted, work_out
-from cdc_lake.config import Config, Source
+from cdc_lake.config import Config
+from cdc_lake.config_source import Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
 from cdc_lake.errors import ConfigError, SourceError, UnavailableError
 from cdc_lake.events import TableId

@@ -104,8 +104,8 @@ class Generator:
         columns += [f"{c} {t} DEFAULT {chance.choice(TYPES[t])}" for c, t in made.columns.items()]
         self.run(f"CREATE SCHEMA IF NOT EXISTS {ident(made.schema)}", f"CREATE TABLE {made.sql} ({', '.join(columns)})")
         if made.keys:
-            keys = ", ".join(made.key_names[:-1])
-            self.run(f"ALTER TABLE {made.sql} ADD number int NOT NULL, ADD CONSTRAINT key{number} PRIMARY KEY ({keys})")
+            key = ", ".join(made.key_names[:-1])
+            self.run(f"ALTER TABLE {made.sql} ADD number int NOT NULL, ADD CONSTRAINT key{number} PRIMARY KEY ({key})")
         if not made.keys or chance.random() < 0.3:
             self.run(f"ALTER TABLE {made.sql} REPLICA IDENTITY FULL")
         self.tables.append(made)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cdc_lake import crashpoints
-from cdc_lake.consume.memory import MemoryKafka
+from cdc_lake.consume.memory import MemoryBroker, MemoryKafka
 from cdc_lake.errors import PartitionError
 from cdc_lake.events import TopicPartition
+from cdc_lake.pipeline import Sink
 from tests.lakes import dead_rows, end, event, log_rows, make_sink
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else list(range(int(os.environ.get("SEEDS", "40"))))
@@ -100,11 +101,16 @@ def _run_until_it_ends_or_crashes(kafka: MemoryKafka, folder: Path, rng: random.
     for sink in sinks[1:]:  # a member that holds some partitions, buffers, and never comes to write
         sink._broker.subscribe(sink.pattern, sink)
         sink._step()
-        kafka.crash(sink._broker)
+        _crash(kafka, sink)
     try:
         sinks[0].run(until_caught_up=True)
     except (Crash, PartitionError):
-        kafka.crash(sinks[0]._broker)
+        _crash(kafka, sinks[0])
+
+
+def _crash(kafka: MemoryKafka, sink: Sink) -> None:
+    assert isinstance(sink._broker, MemoryBroker)
+    kafka.crash(sink._broker)
 
 
 def _check(folder: Path, produced: list[tuple[str, int, int]], poison: int) -> None:

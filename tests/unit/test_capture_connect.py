@@ -124,7 +124,7 @@ def test_validation_tells_refused_settings_and_all_known_names() -> None:
         },
         {"definition": {"name": "plugin.name"}, "value": {"name": "plugin.name", "errors": []}},
     ]
-    routes = {"PUT /connector-plugins/x.Y/config/validate": {"configs": configs}}
+    routes: dict[str, object] = {"PUT /connector-plugins/x.Y/config/validate": {"configs": configs}}
     with client(answer(routes)) as connect:
         found = connect.validate({"connector.class": "x.Y"})
     assert [(e.name, e.errors, e.allowed) for e in found.errors] == [("slot.name", ("bad",), ("a",))]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
+from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings import kafka as sdk
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
@@ -27,7 +29,7 @@ TABLE = TableId("events", "scans")
 PLACE = {"kafka_partition", "kafka_offset"}
 
 
-def decode(messages: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]) -> Decoded:
+def decode(messages: Sequence[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]]) -> Decoded:
     batch = record_batch(
         TopicPartition("scans", 0),
         0,
@@ -46,7 +48,7 @@ def image(decoded: Decoded, offset: int = 0) -> dict[str, Any] | None:
     return {k: v for k, v in json.loads(rows[0]["__after"]).items() if k not in PLACE} if rows else None
 
 
-def expected(event: CloudEvent) -> dict[str, Any]:
+def expected(event: BaseCloudEvent) -> dict[str, Any]:
     """What an event is in the log, by the SDK's own reading of it: attributes, then the fields of the data."""
     found = dict(event.get_attributes())
     if isinstance(found.get("time"), datetime):
@@ -95,7 +97,8 @@ def case_differs(data: object) -> bool:
     )
 )
 def test_both_bindings_give_what_the_sdk_reads(given_events: list[tuple[dict[str, Any], Any, str]]) -> None:
-    messages, wanted = [], []
+    messages: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = []
+    wanted = []
     for own, data, key in given_events:
         event = CloudEvent({"time": datetime(2026, 11, 24, tzinfo=UTC), **own}, data)
         for write, read in ((sdk.to_binary, sdk.from_binary), (sdk.to_structured, sdk.from_structured)):

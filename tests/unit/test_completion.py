@@ -15,8 +15,9 @@ import pytest
 
 from cdc_lake import config
 from cdc_lake.cli import complete
+from cdc_lake.events import TableId
 from cdc_lake.land.layout import log_path
-from tests.lake_model import SOURCE, TableId
+from tests.lake_model import SOURCE
 from tests.unit.test_cli_help import HEAVY, ROOT
 
 TABLES = (TableId("public", "orders"), TableId("public", "order_lines"), TableId("hr", "staff old"))

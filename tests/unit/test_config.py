@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cdc_lake.config import Config, Source, load_config
+from cdc_lake.config import Config, load_config
+from cdc_lake.config_source import Source
 from cdc_lake.errors import ConfigError, UnavailableError
 from cdc_lake.events import TableId
 

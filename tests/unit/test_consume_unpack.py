@@ -109,7 +109,9 @@ def ours(data: bytes, start: int = 0, aborted: Sequence[tuple[int, int]] = (), i
 
 blobs = st.none() | st.binary(max_size=40) | st.integers(0, 20_000).map(lambda size: b"v" * size)
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
-headers = st.just([]) | st.lists(st.tuples(texts, st.none() | st.binary(max_size=8)), max_size=3)
+headers: st.SearchStrategy[list[tuple[str, bytes | None]]] = st.just([]) | st.lists(
+    st.tuples(texts, st.none() | st.binary(max_size=8)), max_size=3
+)
 
 
 @st.composite
@@ -121,7 +123,7 @@ def logs(draw: st.DrawFn) -> tuple[list[Batch], list[tuple[int, int]]]:
     opened: dict[int, int] = {}
     for _ in range(draw(st.integers(1, 6))):
         offset += draw(st.integers(0, 3))
-        if opened and draw(st.booleans()):
+        if draw(st.booleans()) and opened:
             producer = draw(st.sampled_from(sorted(opened)))
             commit = draw(st.booleans())
             first = opened.pop(producer)
@@ -181,9 +183,10 @@ def test_damaged_records_are_refused_or_read_as_kafka_python_reads_them(
 
 def outcome(unpacker: Any, data: bytes, start: int) -> Found | str:
     try:
-        return unpacker(data, start)
+        found: Found = unpacker(data, start)
     except KafkaError:
         return "refused"
+    return found
 
 
 def simple(base: int, count: int, **options: Any) -> Batch:

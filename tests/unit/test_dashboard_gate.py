@@ -90,11 +90,11 @@ def test_what_another_site_makes_a_browser_fetch_is_refused(web: TestClient) -> 
 
 def test_an_action_needs_more_than_the_cookie(web: TestClient) -> None:
     entered(web)
-    sent = {"json": {"rule": "x"}}
-    assert web.post("/api/silences", **sent).status_code == 200
-    assert web.post("/api/silences", headers={"x-cdc-lake-action": "wrong"}, **sent).status_code == 403
+    sent = {"rule": "x"}
+    assert web.post("/api/silences", json=sent).status_code == 200
+    assert web.post("/api/silences", headers={"x-cdc-lake-action": "wrong"}, json=sent).status_code == 403
     del web.headers["origin"]
-    assert web.post("/api/silences", **sent).status_code == 403
+    assert web.post("/api/silences", json=sent).status_code == 403
 
 
 def test_no_action_is_a_get(made: tuple[TestClient, Parts], web: TestClient) -> None:

@@ -196,7 +196,7 @@ def test_a_version_of_the_lake_is_read_once_and_only_what_changed_is_published(t
         parts.poller.step()
         assert parts.poller.number == number
         shelf = next(k for k, v in shop.rows["inventory"].items() if v["on_hand"] > 2)
-        shop.sell(*shelf, 1)
+        shop.sell(shelf[0], shelf[1], 1)
         parts.poller.step()
         assert parts.poller.number == number + 1
         changed = {n for n, text in before.items() if board.get(n) != text}
@@ -218,7 +218,7 @@ def test_a_lake_that_cannot_be_read_is_told_and_the_last_state_stays(tmp_path: P
         entered(web)
         log = next((tmp_path / "lake").glob("pos/transactions*"), None)
         shelf = next(k for k, v in shop.rows["inventory"].items() if v["on_hand"] > 2)
-        shop.sell(*shelf, 1)
+        shop.sell(shelf[0], shelf[1], 1)
         parts.poller.step()
         kept = parts.board.get("shop_now")
         (tmp_path / "lake").rename(tmp_path / "moved")

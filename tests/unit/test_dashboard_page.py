@@ -28,7 +28,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     made = Shop.open(tmp_path_factory.mktemp("shop"))
     for shelf in shelves(made):
         made.change(("inventory", shelf, {"on_hand": 20}))
-        made.sell(*shelf, 1)
+        made.sell(shelf[0], shelf[1], 1)
     made.change(("stores", (1,), {"name": SCRIPT}))
     made.change(("products", (1,), {"name": SCRIPT}))
     open_alert(made.folder, "a1", SCRIPT, at=NOW + timedelta(minutes=3))
@@ -221,12 +221,12 @@ def test_what_lands_is_on_the_page_and_a_restart_of_the_server_is_survived(chrom
         context = chromium.new_context(timezone_id="UTC")
         one = Page(context.new_page(), first)
         assert one.figure("Sales in an hour") == "0"
-        shop.sell(*shelf, 1)
+        shop.sell(shelf[0], shelf[1], 1)
         one.until("document.querySelector('.figures dd').textContent === '1'")
     one.until("document.querySelector('#status').classList.contains('lost')")
     assert "old" in one.page.inner_text("#status-text")
     assert one.figure("Sales in an hour") == "1"
-    shop.sell(*shelf, 1)
+    shop.sell(shelf[0], shelf[1], 1)
     with server(tmp_path, f"127.0.0.1:{port}"):
         one.until("document.querySelector('.figures dd').textContent === '2'")
         one.until("!document.querySelector('#status').classList.contains('lost')")

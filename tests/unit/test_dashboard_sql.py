@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shop")
     shop = Shop.open(made)
     shelf = next(k for k, v in shop.rows["inventory"].items() if v["on_hand"] > 2)
-    shop.sell(*shelf, 1)
+    shop.sell(shelf[0], shelf[1], 1)
     (made / "secret.csv").write_text(f"a\n{SECRET}\n")
     return made
 

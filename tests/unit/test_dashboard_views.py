@@ -47,7 +47,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     shelves = shelves_of(made)
     for shelf in shelves:
         made.change(("inventory", shelf, {"on_hand": 20}))
-        made.sell(*shelf, 1)
+        made.sell(shelf[0], shelf[1], 1)
     store, product = shelves[0]
     made.change(("products", (product,), {"price": made.rows["products"][product,]["price"] + 1}))
     made.change(("inventory", (store, product), {"on_hand": 0}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,7 +137,7 @@ def test_killed_while_a_letter_is_put_back_it_counts_after_the_next_try(warehous
     letters = DeadLetters(warehouse.config.lake_uri, "warehouse")
     crashpoints.on_reach = None
     for point in ("dlq:after-put-back", "dlq:before-decision"):
-        with killed_at(lambda name, point=point: name == point):
+        with killed_at(partial(operator.eq, point)):
             replay(letters, letters.all(), None, events=EventLetters(warehouse.config, warehouse.source), value=b"{}")
     replay(letters, letters.all(), None, events=EventLetters(warehouse.config, warehouse.source), value=b"{}")
     assert warehouse.ask("SELECT id FROM events.scans") == [("2",)]

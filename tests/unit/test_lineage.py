@@ -17,7 +17,8 @@ import pytest
 from cdc_lake import undelivered
 from cdc_lake.checks import Status
 from cdc_lake.cli.witness import witnessed
-from cdc_lake.config import Config, Kafka, Source
+from cdc_lake.config import Config, Kafka
+from cdc_lake.config_source import Source
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.errors import LakeError, OffsetsExpired
 from cdc_lake.events import TableId, TopicPartition

@@ -14,7 +14,8 @@ import pytest
 from cdc_lake import logs
 from cdc_lake.cli import output
 from cdc_lake.cli.sink_watch import Told
-from cdc_lake.config import Config, Connect, Kafka, Lake, Source
+from cdc_lake.config import Config, Connect, Kafka, Lake
+from cdc_lake.config_source import Source
 from cdc_lake.consume.memory import MemoryKafka
 from cdc_lake.errors import LakeError
 from cdc_lake.logs import Redactor, correlated

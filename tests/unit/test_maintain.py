@@ -33,7 +33,7 @@ from cdc_lake.maintain.run import Job, Report, maintain
 from cdc_lake.project.files import read_files
 from cdc_lake.project.lake import Lake
 from cdc_lake.query.run import SqlError, run_sql
-from cdc_lake.query.session import open_session
+from cdc_lake.query.session import Session, open_session
 from tests.commands import fold
 from tests.depth import seeds
 from tests.lake_model import SOURCE, Feed, append_log, append_schemas, config, log_row, schema_row
@@ -294,6 +294,12 @@ def test_files_are_found_and_deleted_also_after_checkpoints(feed: Feed) -> None:
     assert len(files_of(path)) == len(DeltaTable(path).file_uris())
 
 
+def read_all(session: Session, sql: str) -> None:
+    result = run_sql(session, sql)
+    assert result is not None
+    list(result.batches())
+
+
 def test_an_open_reader_goes_on_within_the_retention_and_is_told_what_to_do_after_it(feed: Feed) -> None:
     trade(feed, Random(6))
     session = open_session(config(feed.folder))
@@ -303,7 +309,7 @@ def test_an_open_reader_goes_on_within_the_retention_and_is_told_what_to_do_afte
 
     keep_in_shape(job(feed.folder, keep=NOTHING))
     with pytest.raises(SqlError, match=r"\.parquet") as gone:
-        list(run_sql(session, "SELECT * FROM changes.public.orders").batches())
+        read_all(session, "SELECT * FROM changes.public.orders")
     assert (gone.value.code, gone.value.next) == ("files_gone", "run it again in a new session")
     session.close()
 

@@ -172,6 +172,7 @@ def test_a_table_that_cannot_be_folded_does_not_stop_the_others(tmp_path: Path) 
     done = {d.table: d for d in fold(feed)}
 
     assert done[ORDERS].outcome == "folded"
-    assert done[broken].error is not None
-    assert done[broken].error.code == "file_unreadable"
-    assert ".parquet" in done[broken].error.why
+    error = done[broken].error
+    assert error is not None
+    assert error.code == "file_unreadable"
+    assert ".parquet" in error.why

@@ -180,7 +180,11 @@ def test_a_table_without_a_log_that_nobody_captures_is_not_waited_for(
     tmp_path: Path, other: str, settings: dict[str, dict[str, bool]]
 ) -> None:
     order_of_two_tables(tmp_path, other)
-    captures = config(tmp_path).model_copy(update={"tables": {g: Table(**s) for g, s in settings.items()}}).captures
+    captures = (
+        config(tmp_path)
+        .model_copy(update={"tables": {g: Table.model_validate(s) for g, s in settings.items()}})
+        .captures
+    )
 
     assert (state(tmp_path, captures).cut.tx_id, state(tmp_path, captures).cut.waits) == ("7", ())
 

@@ -29,8 +29,8 @@ class Log:
 
     def _row(self, op: str, row: Row, *, before: bool = False, **values: Any) -> Row:
         key = {"id": row["id"]} if self.keyed else None
-        image = {"before" if before else "after": row}
-        made = log_row(self.table, op, self.offset, key=key, schema_id="s", **image, **values)
+        values |= {"before" if before else "after": row}
+        made = log_row(self.table, op, self.offset, key=key, schema_id="s", **values)
         self.offset += 1
         return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
@@ -31,7 +32,7 @@ def fold(folder: Path) -> None:
     assert [d.outcome for d in fold_source(Lake(str(folder / "lake")), SOURCE, lambda _table: True)] == ["folded"]
 
 
-def events(folder: Path, *rows: tuple[str, dict[str, object] | None, dict[str, object]], first: int = 0) -> None:
+def events(folder: Path, *rows: tuple[str, dict[str, object] | None, Mapping[str, object]], first: int = 0) -> None:
     """Rows (op, after, key) without a transaction, in one partition."""
     append_log(
         folder,

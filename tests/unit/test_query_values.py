@@ -102,7 +102,7 @@ def test_parquet_is_read_back(session: Session, tmp_path: Path) -> None:
     file = tmp_path / "r.parquet"
     with file.open("wb") as out:
         formats.write_parquet(result(session, "SELECT i, INTERVAL 1 DAY AS t, NULL AS n FROM range(5000) r(i)"), out)
-    rows = duckdb.sql(f"SELECT count(*), sum(i), any_value(t), count(n) FROM '{file}'").fetchall()
+    rows = duckdb.execute(f"SELECT count(*), sum(i), any_value(t), count(n) FROM '{file}'").fetchall()
     assert rows == [(5000, 12497500, "P1D", 0)]
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ def feed(tmp_path: Path) -> Feed:
     """Transactions 00001 (insert), 00002 (update and insert), 00003 (delete), 00004 (another table)."""
     (tmp_path / "cdc-lake.yaml").write_text("lake: {uri: ./lake}\n")
     feed = Feed(tmp_path, (A, B), partitions=2)
-    for changes in (
+    given: list[list[Callable[[Any], object]]] = [
         [lambda tx: tx.insert(A, 1, 1, "é")],
         [lambda tx: tx.update(A, 1, 2), lambda tx: tx.insert(A, 2, 5, None)],
         [lambda tx: tx.delete(A, 1)],
         [lambda tx: tx.insert(B, 9, 9, "x")],
-    ):
+    ]
+    for changes in given:
         tx = feed.begin()
         for change in changes:
             change(tx)
@@ -151,7 +152,8 @@ def test_a_replay_that_was_killed_is_made_whole_by_the_next(
 ) -> None:
     monkeypatch.setattr("cdc_lake.query.window.BATCH_ROWS", 1)
     monkeypatch.setattr("cdc_lake.cli.replay._COMMIT_BYTES", 1)
-    append, commits = Copy.append, []
+    append = Copy.append
+    commits: list[int] = []
 
     def until_killed(self: Copy, rows: pa.Table) -> None:
         if len(commits) == 2:

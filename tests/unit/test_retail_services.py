@@ -160,8 +160,8 @@ def check_reorders(retailer: Retailer) -> None:
         with Trial(reordering()) as trial:
             expected += trial.follow(partition)
     assert {e.id: e.data for e in asked} == {e.id: e.data for e in expected}
-    for partition in retailer.world.partitions_of(SHELVES.into):
-        check_one_at_a_time(partition)
+    for events in retailer.world.partitions_of(SHELVES.into):
+        check_one_at_a_time(events)
     for one in retailer.running("reordering"):
         for held in one.held.values():
             empty = held.shard.db.execute("SELECT shelf FROM shelf WHERE stock < 2 AND on_order = 0").fetchall()
@@ -200,12 +200,12 @@ def test_stock_at_any_past_moment_is_what_the_inventory_said_then(tmp_path: Path
         said.append((on_hand(answer["rows"]), offsets, retailer.world.last_time(SHELVES.into)))
     log = retailer.world.logs(SHELVES.into)
     for stock, offsets, moment in said[::9]:
-        for named in ({"upto": None, "at": moment}, {"upto": offsets, "at": None}):
+        for places, at in ((None, moment), (offsets, None)):
             found: dict[str, int] = {}
             for batch in log:
-                upto = named["upto"] and named["upto"][str(batch.tp)]
+                upto = places[str(batch.tp)] if places else None
                 copies = shop.folder if upto else None
-                with evaluated(inventory(), batch.tp, [batch], upto=upto, at=named["at"], copies=copies) as db:
+                with evaluated(inventory(), batch.tp, [batch], upto=upto, at=at, copies=copies) as db:
                     found |= on_hand(answered(db))
             assert found == stock
         model = Model()

@@ -287,7 +287,7 @@ def test_what_came_behind_the_start_by_way_of_a_redelivery_changes_nothing(
 
 def test_history_is_read_from_the_log_so_the_longer_of_the_two_counts() -> None:
     def kept(**written: str) -> timedelta | None:
-        return Policy.of("x", RetentionClass(**written), hold=False).log
+        return Policy.of("x", RetentionClass.model_validate(written), hold=False).log
 
     assert kept(log="7d", history="30d") == timedelta(days=30)
     assert kept(log="400d", history="30d") == timedelta(days=400)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cdc_lake.config import RetentionClass, load_config
+from cdc_lake.config import load_config
+from cdc_lake.config_retention import RetentionClass
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.events import TableId
 from cdc_lake.land import layout

@@ -87,7 +87,14 @@ def delivery(config: Config, clock: Clock, *boxes: Sender) -> Delivery:
 
 
 def happen(folder: Path, id: str, change: str = "opened", **values: Any) -> None:
-    row = {"id": id, "change": change, "rule": "low", "key": '{"id":7}', "severity": "critical", "title": f"Low <{id}>"}
+    row: dict[str, Any] = {
+        "id": id,
+        "change": change,
+        "rule": "low",
+        "key": '{"id":7}',
+        "severity": "critical",
+        "title": f"Low <{id}>",
+    }
     row |= {"at": NOW, "position": 1, "evidence": [], "evidence_count": 1, "notify": None, "recorded_at": NOW} | values
     Ledger(str(folder / "lake"), SOURCE).add([row])
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_lake.consume.columns import header_json
-from cdc_lake.service import Event, Trial
+from cdc_lake.service import Context, Event, Trial
 from cdc_lake.service.event import Malformed, answering, decode, encode
 from cdc_lake.service.sdk import CloudEvent, JSONFormat, KafkaMessage, from_kafka, to_binary, to_structured
 from cdc_lake.service.service import Service
@@ -100,7 +100,10 @@ def test_an_answer_has_one_identity_whoever_makes_it_and_when() -> None:
 
 def test_an_event_that_was_refused_is_handled_when_it_comes_again_after_the_cause_is_gone() -> None:
     service = Service("late", ("t",), "CREATE TABLE open (name TEXT PRIMARY KEY)")
-    service.on("open")(lambda event, context: context.run("INSERT INTO open VALUES (?)", event.subject) and None)
+
+    @service.on("open")
+    def open_(event: Event, context: Context) -> None:
+        context.run("INSERT INTO open VALUES (?)", event.subject)
 
     @service.on("use")
     def use(event: Any, context: Any) -> None:
@@ -118,7 +121,11 @@ def test_an_event_that_was_refused_is_handled_when_it_comes_again_after_the_caus
 
 def test_identities_are_remembered_for_as_long_as_was_asked_and_no_longer() -> None:
     service = Service("short", ("t",), remember=timedelta(days=10))
-    service.on("hit")(lambda event, context: context.emit("out", "told", {}) and None)
+
+    @service.on("hit")
+    def hit_(event: Event, context: Context) -> None:
+        context.emit("out", "told", {})
+
     hit = Event("1", "/s", "hit", {}, subject="a", time=datetime(2020, 1, 1, tzinfo=UTC))
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with Trial(service) as trial:

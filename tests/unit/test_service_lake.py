@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cdc_lake.consume import PartitionInfo
+from cdc_lake.events import TopicPartition
 from cdc_lake.query.session import open_session
 from cdc_lake.service import Event, changes_of
 from cdc_lake.service.event import decode
@@ -72,10 +75,10 @@ def test_events_come_out_of_the_lake_as_they_went_in(tmp_path: Path) -> None:
 class All:
     """Reads all."""
 
-    def assigned(self, partitions: list) -> dict:  # type: ignore[type-arg]
+    def assigned(self, partitions: Sequence[PartitionInfo]) -> Mapping[TopicPartition, int]:
         return {info.tp: info.beginning for info in partitions}
 
-    def revoked(self, partitions: list) -> None: ...  # type: ignore[type-arg]
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None: ...
 
 
 def test_changes_of_a_table_are_events_in_their_order_and_go_on_where_they_ended(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def test_a_shared_prefix_is_taken_off_the_next_batch_without_a_search() -> None:
 
 def test_batches_joined_for_decoding_keep_every_record_and_its_headers() -> None:
     one, two = (batch([event(n, 1), event(n + 1, 1)], start=n, shorten=True) for n in (0, 2))
-    told = RecordBatch(TP, 4, 5, *(c.slice(0, 1) for c in (one.offsets, one.timestamps)), one.keys.slice(0, 1),
-                       one.values.slice(0, 1), pa.array(['{"a":"b"}']), one.prefix)  # fmt: skip
+    offsets, timestamps, keys, values = (c.slice(0, 1) for c in (one.offsets, one.timestamps, one.keys, one.values))
+    told = RecordBatch(TP, 4, 5, offsets, timestamps, keys, values, pa.array(['{"a":"b"}']), one.prefix)
     joined = concatenated([one, two, told])
     assert (joined.start, joined.end, len(joined)) == (0, 5, 5)
     assert [joined.value(i) for i in range(4)] == [event(n, 1) for n in range(4)]

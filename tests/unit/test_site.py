@@ -15,7 +15,8 @@ def nav(entries: object) -> set[str]:
     """All pages of a navigation."""
     if isinstance(entries, str):
         return {entries}
-    return set().union(*map(nav, entries.values() if isinstance(entries, dict) else entries))  # type: ignore[attr-defined]
+    assert isinstance(entries, dict | list)
+    return set().union(*map(nav, entries.values() if isinstance(entries, dict) else entries))
 
 
 def test_the_site_is_built_with_every_page_and_no_dead_link(tmp_path: Path) -> None:

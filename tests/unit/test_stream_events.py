@@ -65,7 +65,8 @@ def streams(warehouse: Warehouse) -> Streams:
 
 
 def rows(path: str) -> list[dict[str, Any]]:
-    return DeltaTable(path).to_pyarrow_table().to_pylist()
+    found: list[dict[str, Any]] = DeltaTable(path).to_pyarrow_table().to_pylist()
+    return found
 
 
 def made(warehouse: Warehouse, model: str, *columns: str) -> list[tuple[Any, ...]]:

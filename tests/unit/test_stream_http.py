@@ -15,12 +15,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings import http as sdk
 from cloudevents.core.formats.json import JSONFormat
-from cloudevents.core.v1.event import CloudEvent
 
 from cdc_lake.cli import main as cli
 from cdc_lake.cli.stream_posts import Outlets
+from cdc_lake.config import Config, load_config
 from cdc_lake.errors import UnavailableError
 from cdc_lake.react.outputs import Receiver
 from cdc_lake.react.stream import http
@@ -43,7 +44,7 @@ class Shop:
     """A receiver that answers as `answer` says of each request, and keeps what it took."""
 
     answer: Callable[[int], int] = lambda _: 204
-    taken: list[tuple[str, CloudEvent]] = field(default_factory=list)
+    taken: list[tuple[str, BaseCloudEvent]] = field(default_factory=list)
     requests: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +81,7 @@ class Shop:
 
     @property
     def ids(self) -> list[int]:
-        return [e.get_data()["id"] for _, e in self.taken]
+        return [data["id"] for _, e in self.taken if isinstance(data := e.get_data(), dict)]
 
 
 @pytest.fixture
@@ -195,9 +196,7 @@ def test_a_receiver_that_is_down_for_long_loses_nothing_and_holds_nobody_up(
     assert shop.ids == sorted(shop.ids)
 
 
-def config_with(folder: Path, url: str) -> object:
-    from cdc_lake.config import load_config
-
+def config_with(folder: Path, url: str) -> Config:
     settings(folder, url)
     return load_config(folder / "cdc-lake.yaml")
 

@@ -73,7 +73,8 @@ def streams(folder: Path) -> Streams:
 def rows(folder: Path, path: str) -> list[dict[str, Any]]:
     from deltalake import DeltaTable
 
-    return DeltaTable(path).to_pyarrow_table().to_pylist()
+    found: list[dict[str, Any]] = DeltaTable(path).to_pyarrow_table().to_pylist()
+    return found
 
 
 def made(folder: Path) -> list[tuple[str, int, int]]:
