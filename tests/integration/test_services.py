@@ -257,7 +257,13 @@ def test_a_process_that_is_killed_at_any_step_is_mended_by_the_next_start(shop: 
         killed = shop.start("inventory", crash=crash)
         assert killed.process.wait(60) == -signal.SIGKILL, crash
     last = shop.start("inventory")
-    wait_for(lambda: stock_of(last) == {0: 100 - len(POINTS)}, "all requests to be handled")
+
+    def handled() -> bool:
+        answer, readiness = last.get("/stock"), last.get("/readyz")
+        assert stock_of(last) == {0: 100 - len(POINTS)}, f"{answer} {readiness}"
+        return True
+
+    wait_for(handled, "all requests to be handled")
     last.stop()
     answers = {(e.source, e.id): e.data["order_id"] for e in shop.events("orders")}
     assert sorted(answers.values()) == [f"o{n}" for n in range(len(POINTS))]
