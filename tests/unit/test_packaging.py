@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers import SPARK
 from cdc_lake import __version__
+from tests.layers import locked, other_pythons
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -49,6 +51,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     # Behind its own packages, so that what is installed there comes first.
     (folder / own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment of the newest Python on this machine that is not that of the tests."""
+    pythons = other_pythons()
+    if not pythons:
+        pytest.skip("there is no other Python 3.11 or newer")
+    folder = tmp_path_factory.mktemp("newest")
+    subprocess.run([pythons[0], "-m", "venv", folder], check=True)
+    (own,) = folder.glob("lib/python*/site-packages")
+    (own / "dependencies.pth").write_text(f"{locked(pythons[0], ROOT / 'requirements-image.lock')}\n")
     return folder
 
 
@@ -117,6 +132,13 @@ def test_the_sdist_works_in_a_fresh_environment(environment: Path, sdist: Path, 
     use(environment, tmp_path)
 
 
+def test_the_wheel_works_in_a_fresh_environment_of_the_newest_other_python(
+    newest: Path, wheel: Path, tmp_path: Path
+) -> None:
+    install(newest, wheel)
+    use(newest, tmp_path)
+
+
 # --- what the metadata promises
 
 
@@ -130,6 +152,10 @@ def test_every_python_that_is_promised_is_one_that_is_required() -> None:
 def test_every_extra_is_in_the_installation_page() -> None:
     page = (ROOT / "docs" / "how-to" / "install.md").read_text()
     assert [extra for extra in PROJECT["optional-dependencies"] if f"| `{extra}` |" not in page] == []
+
+
+def test_the_extra_for_spark_is_what_the_benchmarks_and_the_tests_run() -> None:
+    assert PROJECT["optional-dependencies"]["spark"] == list(SPARK)
 
 
 # --- what `make lint` looks at
