@@ -35,7 +35,7 @@ from cdc_lake.land.landing import Landed, Landing, Round
 from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
 from cdc_lake.logs import correlated
-from cdc_lake.progress import Flushed, Observer, Progress, Times
+from cdc_lake.progress import Flushed, Observer, Progress, Times, told_of_failure
 from cdc_lake.selection import Selection, Selects
 
 log = logging.getLogger(__name__)
@@ -265,7 +265,8 @@ class Sink:
         reach("sink:after-broker-commit")
 
     def _land(self, spans: list[Span], decoding: Future[Decoded], since: float) -> Landed:
-        with correlated(batch_id=self._flushes):
+        number = self._flushes
+        with correlated(batch_id=number), told_of_failure(self._observer, number, since):
             begun = time.monotonic()
             decoded = decoding.result()
             rows = [t for t in decoded.tables if self._selection.table(t.table)]
@@ -281,7 +282,7 @@ class Sink:
             landed = self._landing.commit(round_)
             if self._observer is not None:
                 times = Times(since, *decoded.times, begun, ready, time.monotonic())
-                self._observer.flushed(_flushed(self._flushes, round_, landed, times))
+                self._observer.flushed(_flushed(number, round_, landed, times))
             return landed
 
     def _drain(self) -> None:
@@ -395,4 +396,4 @@ class Sink:
 
 def _flushed(number: int, work: Round, landed: Landed, times: Times) -> Flushed:
     done = [rows for rows in work.rows if rows[0] not in landed.stopped]
-    return Flushed(number, sum(landed.rows.values()), landed.dead, done, work.transactions, times)
+    return Flushed(number, sum(landed.rows.values()), landed.dead, done, work.transactions, times, landed.stopped)

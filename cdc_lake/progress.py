@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,7 +50,8 @@ class Times:
 @dataclass(frozen=True, slots=True)
 class Flushed:
     """One flush that has landed. `number` counts the flushes of this run from 1; `rows` are those of each topic and
-    table, `transactions` those that ended in it, in the columns of the lake's tables."""
+    table, `transactions` those that ended in it, in the columns of the lake's tables, `stopped` the topics of
+    which nothing landed, and why."""
 
     number: int
     events: int
@@ -57,6 +59,7 @@ class Flushed:
     rows: Sequence[tuple[str, TableId, pa.Table]]
     transactions: pa.Table | None
     times: Times
+    stopped: Mapping[str, PartitionError] = field(default_factory=dict)
 
     @property
     def last_tx_id(self) -> str | None:
@@ -75,6 +78,17 @@ class Flushed:
         return self.times.committed - self.times.ready
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A flush that did not land: its number, when its first record was buffered and when it failed, by
+    `time.monotonic`."""
+
+    number: int
+    buffered: float
+    failed: float
+    error: BaseException
+
+
 class Observer(Protocol):
     """Is told what a sink does. Called on the sink's own threads: it must be quick, and must not raise."""
 
@@ -83,3 +97,17 @@ class Observer(Protocol):
 
     def flushed(self, flush: Flushed) -> None:
         """A flush has landed. Called on the thread that lands, one at a time and in order."""
+
+    def failed(self, failure: Failure) -> None:
+        """A flush has not landed, and what it raised ends the sink. Called on the thread that lands."""
+
+
+@contextmanager
+def told_of_failure(observer: Observer | None, number: int, buffered: float) -> Iterator[None]:
+    """Tell an observer when the flush that is made in it fails."""
+    try:
+        yield
+    except BaseException as error:
+        if observer is not None:
+            observer.failed(Failure(number, buffered, time.monotonic(), error))
+        raise

@@ -68,6 +68,7 @@ class Told:
     links: tuple[tuple[str, str], ...]
     attributes: dict[str, Any]
     failed: bool
+    events: tuple[tuple[str, dict[str, Any]], ...]
     resource: dict[str, Any]
 
 
@@ -96,6 +97,7 @@ def _told(span: Any, resource: dict[str, Any]) -> Told:
         tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
         _values(span.attributes),
         span.status.code == 2,
+        tuple((event.name, _values(event.attributes)) for event in span.events),
         resource,
     )
 

@@ -124,6 +124,7 @@ def run_rules(config: Config, names: Sequence[str] | None, *, until_caught_up: b
         one.begin()
     deliverer, watch = Deliverer(deliveries, output.say), Watch(config, rules)
     with witnessed(config) as witness, witness.rules(targets, watch.outcomes):
+        watch.told = witness.batches(config, "rules")
         if until_caught_up:
             watch.round(final=True)
             deliverer.once()

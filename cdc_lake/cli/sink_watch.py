@@ -14,7 +14,7 @@ from cdc_lake.cli import output
 from cdc_lake.config import Config
 from cdc_lake.connector_file import load_connector
 from cdc_lake.errors import CdcLakeError
-from cdc_lake.progress import Flushed, Observer, Progress
+from cdc_lake.progress import Failure, Flushed, Observer, Progress
 
 if TYPE_CHECKING:
     from cdc_lake.cli.witness import Witness
@@ -50,6 +50,11 @@ class Told:
         log.info("flushed", extra={"fields": fields})
         for other in self._others:
             other.flushed(flush)
+
+    def failed(self, failure: Failure) -> None:
+        """Pass it on; the command says why it ends."""
+        for other in self._others:
+            other.failed(failure)
 
 
 @contextmanager

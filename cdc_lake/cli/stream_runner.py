@@ -84,6 +84,7 @@ def run_models(config: Config, names: Sequence[str] | None, *, until_caught_up: 
     outlets.open(shapes)
     stopper.install()
     with witnessed(config) as witness, closing(topics), closing(outlets), witness.models(shapes, streams.outcomes):
+        streams.told = witness.batches(config, "stream")
         if not until_caught_up:
             outlets.start()
             _loop(config, streams, topics, outlets, stopper)

@@ -17,6 +17,7 @@ from cdc_lake.trace import wish as of_traces
 if TYPE_CHECKING:
     from cdc_lake.cli.lineage_jobs import Telling
     from cdc_lake.config import Config
+    from cdc_lake.react.batches import Batch, Told
     from cdc_lake.trace.tracing import Tracing
 
 log = logging.getLogger("cdc_lake.told")
@@ -42,6 +43,33 @@ def tracing_of() -> Iterator[Tracing | None]:
         yield Tracing(provider)
     finally:
         end(provider, sender)
+
+
+def batch_told(config: Config, tracing: Tracing, kind: str, most: int) -> Told:
+    """Tells of what models or rules evaluated at once as spans, in the traces of at most `most` of its transactions."""
+    from cdc_lake.project.ended import last_ended
+    from cdc_lake.query.session import open_lake
+    from cdc_lake.trace.taken import Taken, taken_spans
+    from cdc_lake.trace.tracing import Clock
+
+    def tell(batch: Batch) -> None:
+        try:
+            lake, clock = open_lake(config), Clock.now()
+            transactions = last_ended(lake, batch.source, batch.tables, (batch.after, batch.upto), most)
+            attributes = {
+                f"cdc_lake.{kind}": batch.names,
+                "cdc_lake.rows": batch.rows,
+                "cdc_lake.late": batch.late,
+                "cdc_lake.cut": batch.upto,
+            }
+            name = f"{kind} {batch.names[0] if len(batch.names) == 1 else batch.source}"
+            begun, done = batch.times
+            taken = Taken(name, batch.source, (clock.at(begun), clock.at(done)), transactions, batch.error)
+            taken_spans(tracing, taken, attributes, None)
+        except Exception as error:  # what is told of the work is not the work
+            log.warning("A piece of work could not be told of: %s: %s", type(error).__name__, first_line(error))
+
+    return tell
 
 
 @contextmanager

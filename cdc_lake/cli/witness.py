@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cdc_lake.project.fold import Folded
     from cdc_lake.project.lake import Lake
     from cdc_lake.query.session import Session
+    from cdc_lake.react.batches import Told
     from cdc_lake.react.stream.shape import Shape
     from cdc_lake.react.watch import Target
     from cdc_lake.trace.tracing import Tracing, Work
@@ -80,6 +81,14 @@ class Witness:
         """Rules are evaluated in it."""
         return self.lineage.rules(targets, outcomes) if self.lineage is not None else nullcontext()
 
+    def batches(self, config: Config, kind: str) -> Told | None:
+        """Who is told of what models (`stream`) or rules (`rules`) evaluate at once; None where nobody asked."""
+        if self.tracing is None:
+            return None
+        from cdc_lake.cli.told import batch_told
+
+        return batch_told(config, self.tracing, kind, _TRANSACTIONS)
+
     def reads(self, session: Session) -> None:
         """The work under way reads the lake at the cuts of a session."""
         if self.tracing is None or not self._works:
@@ -102,7 +111,7 @@ class Witness:
 
     def _trace(self, tracing: Tracing, lake: Lake, source: str, one: Folded) -> None:
         from cdc_lake.project.ended import last_ended
-        from cdc_lake.trace.fold import Fold, fold_spans
+        from cdc_lake.trace.taken import Taken, taken_spans
 
         end = time.time_ns()
         attributes: dict[str, Any] = {
@@ -110,11 +119,12 @@ class Witness:
             "cdc_lake.rows": one.rows,
             "cdc_lake.history_rows": one.history_rows,
             "cdc_lake.cut": one.cut,
-            **({"error.type": one.error.code} if one.error is not None else {}),
+            "db.collection.name": str(one.table),
         }
-        transactions = last_ended(lake, source, one, _TRANSACTIONS)
-        fold = Fold(source, str(one.table), (end - int(one.seconds * 1e9), end), transactions)
-        fold_spans(tracing, fold, attributes, self._works[-1].context if self._works else None)
+        transactions = last_ended(lake, source, [one.table], (one.before, one.cut), _TRANSACTIONS)
+        times = (end - int(one.seconds * 1e9), end)
+        taken = Taken(f"fold {one.table}", source, times, transactions, one.error)
+        taken_spans(tracing, taken, attributes, self._works[-1].context if self._works else None)
 
 
 @contextmanager

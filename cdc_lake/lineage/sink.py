@@ -12,7 +12,7 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TableId
 from cdc_lake.lineage.names import Dataset
 from cdc_lake.lineage.runs import Job, Lineage, Run
-from cdc_lake.progress import Flushed, Progress
+from cdc_lake.progress import Failure, Flushed, Progress
 
 log = logging.getLogger("cdc_lake.lineage")
 # How often a run that goes on tells how far it has come.
@@ -70,6 +70,9 @@ class SinkLineage:
             if not self._broken:
                 log.warning("A flush could not be told of: %s: %s", type(error).__name__, error)
             self._broken = True
+
+    def failed(self, failure: Failure) -> None:
+        """What ends the sink fails its runs."""
 
     def _count(self, flush: Flushed) -> None:
         for topic, table, rows in flush.rows:

@@ -17,6 +17,7 @@ from cdc_lake.config import Config
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.query.placed import Log, open_logs
+from cdc_lake.react.batches import Batch, Told
 from cdc_lake.react.engine import Finding, Memory
 from cdc_lake.react.ledger import Ledger
 from cdc_lake.react.memories import Memories
@@ -57,6 +58,7 @@ class Watch:
     config: Config
     rules: Sequence[Rule]
     chunk: int = CHUNK
+    told: Told | None = None
     watched: dict[str, Watched] = field(default_factory=dict)
     _readers: dict[str, Reader] = field(default_factory=dict)
     _quiet_since: float = 0.0
@@ -127,7 +129,7 @@ class Watch:
 
     def _step(self, log: Log, reader: Reader, group: list[Watched]) -> int:
         rows: list[dict[str, object]] = []
-        now = datetime.now(UTC)
+        now, begun, after = datetime.now(UTC), time.monotonic(), group[0].memory.position
         behind = {w.target.rule.name: w for w in group}
         for target, found, memory, error in reader.step(
             log, [(w.target, w.memory) for w in group], self._upto(log, group), chunk=self.chunk
@@ -139,6 +141,8 @@ class Watch:
                 one.found[f.change] += 1
         if rows:
             self._commit(log, [w for w in group if w.error is None], rows)
+        if self.told is not None:
+            self.told(_batch(group, after, (begun, time.monotonic()), len(rows)))
         return len(rows)
 
     def _upto(self, log: Log, group: Sequence[Watched]) -> int | None:
@@ -169,6 +173,19 @@ class Watch:
 
     def _memories(self, log: Log) -> Memories:
         return Memories(self.config.lake_uri, log.source, self.config.lake.options or None)
+
+
+def _batch(group: Sequence[Watched], after: int, times: tuple[float, float], found: int) -> Batch:
+    return Batch(
+        group[0].target.source,
+        tuple(w.target.rule.name for w in group),
+        frozenset(table for w in group for table in w.target.tables.values()),
+        after,
+        max(w.memory.position for w in group),
+        times,
+        found,
+        error=next((w.error for w in group if w.error is not None), None),
+    )
 
 
 def open_connection() -> duckdb.DuckDBPyConnection:

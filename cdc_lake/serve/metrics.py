@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.metrics_core import Metric as Family
 
 from cdc_lake import __version__, undelivered
-from cdc_lake.progress import Flushed, Progress
+from cdc_lake.progress import Failure, Flushed, Progress
 from cdc_lake.serve import catalogue
 from cdc_lake.serve.ages import Ages
 from cdc_lake.serve.catalogue import Metric
@@ -38,6 +38,9 @@ class Watched:
     def flushed(self, flush: Flushed) -> None:
         """Count what has landed."""
         self.numbers.count(self.source, flush)
+
+    def failed(self, failure: Failure) -> None:
+        """The sink ends, and its numbers with it."""
 
 
 class Numbers:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from opentelemetry.trace import SpanContext, SpanKind
 
 from cdc_lake.logs import RUN_ID
-from cdc_lake.progress import Flushed, Progress
+from cdc_lake.progress import Failure, Flushed, Progress
 from cdc_lake.trace.tracing import Clock, Tracing, remote
 from cdc_lake.traceids import HEADER, parent_of
 
@@ -54,6 +54,24 @@ class SinkSpans:
                 log.warning("A flush could not be traced: %s: %s", type(error).__name__, error)
             self._broken = True
 
+    def failed(self, failure: Failure) -> None:
+        """Tell of a flush that did not land, and of the class of what it raised."""
+        clock = Clock.now()
+        attributes = {
+            "cdc_lake.source": self._source,
+            "cdc_lake.run_id": RUN_ID,
+            "cdc_lake.batch_id": failure.number,
+            "messaging.system": "kafka",
+        }
+        self._tracing.span(
+            f"flush {self._source}",
+            clock.at(failure.buffered),
+            clock.at(failure.failed),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            error=failure.error,
+        )
+
     def _tell(self, flush: Flushed) -> None:
         clock, times = Clock.now(), flush.times
         ended = list(self._ended(flush))
@@ -76,6 +94,7 @@ class SinkSpans:
             links=[e.context for e in ended],
             kind=SpanKind.CONSUMER,
             attributes=attributes,
+            error=next(iter(flush.stopped.values()), None),
         )
         parts = {
             "consume": (times.buffered, times.decoding),

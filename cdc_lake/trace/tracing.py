@@ -83,12 +83,16 @@ class Tracing:
         links: Sequence[SpanContext] = (),
         kind: SpanKind = SpanKind.INTERNAL,
         attributes: Attributes | None = None,
+        error: BaseException | None = None,
     ) -> SpanContext | None:
-        """Tell of what happened between two times (nanoseconds); its context, None when it is not recorded."""
+        """Tell of what happened between two times (nanoseconds), and of what it failed with; its context, None when it
+        is not recorded."""
         within = set_span_in_context(NonRecordingSpan(parent)) if parent is not None else Context()
         span = self._tracer.start_span(
             name, within, kind, attributes=attributes, links=[Link(c) for c in links], start_time=start
         )
+        if error is not None:
+            _failed(span, error, end)
         span.end(end)
         return span.get_span_context() if span.get_span_context().trace_flags.sampled else None
 
@@ -118,9 +122,7 @@ class Tracing:
         try:
             yield Work(span)
         except BaseException as error:
-            # The words of an error may hold what is not for everybody; its class does not.
-            span.set_attribute("error.type", error.code if isinstance(error, CdcLakeError) else type(error).__name__)
-            span.set_status(Status(StatusCode.ERROR))
+            _failed(span, error)
             raise
         finally:
             span.end()
@@ -142,6 +144,14 @@ class Work:
         self.span.set_attributes(attributes)
         for context in links:
             self.span.add_link(context)
+
+
+def _failed(span: Span, error: BaseException, when: int | None = None) -> None:
+    """The words of an error may hold what is not for everybody; its class and its code do not."""
+    kind = type(error)
+    span.set_attribute("error.type", error.code if isinstance(error, CdcLakeError) else kind.__name__)
+    span.set_status(Status(StatusCode.ERROR))
+    span.add_event("exception", {"exception.type": f"{kind.__module__}.{kind.__qualname__}"}, when)
 
 
 def make_provider() -> TracerProvider:

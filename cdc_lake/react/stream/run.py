@@ -14,6 +14,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.land.layout import stream_state_path
 from cdc_lake.query.placed import Log, open_logs
+from cdc_lake.react.batches import Batch, Told
 from cdc_lake.react.engine import Memory
 from cdc_lake.react.memories import Memories
 from cdc_lake.react.places import Place
@@ -66,6 +67,7 @@ class Streams:
     config: Config
     models: Sequence[Model]
     chunk: int = CHUNK
+    told: Told | None = None
     running: dict[str, Running] = field(default_factory=dict)
 
     def round(self, *, final: bool = False) -> int:
@@ -123,19 +125,40 @@ class Streams:
     def _follow(self, log: Log, one: Running, *, final: bool) -> int:
         """Advance a model to the cut, and commit what it makes on the way."""
         self._heed_erasure(log, one)
-        made = 0
+        made, begun = 0, time.monotonic()
         try:
             for step in steps(log, one.shape, one.memory, log.cut, chunk=self.chunk):
-                one.memory = step.memory
+                after, one.memory = one.memory.position, step.memory
                 made += step.rows.num_rows
                 if step.rows.num_rows or (step.late is not None and step.late.num_rows):
                     self._commit(one, step)
+                self._tell(one, after, begun, step)
+                begun = time.monotonic()
         except ModelError as error:
             one.error = error
+            self._tell(one, one.memory.position, begun, None)
         due = time.monotonic() - one.quiet_since > QUIET_SECONDS or one.committed is None
         if one.place != one.committed and (final or due):
             self._commit(one, Step(empty_rows(one.shape), None, one.memory))
         return made
+
+    def _tell(self, one: Running, after: int, begun: float, step: Step | None) -> None:
+        if self.told is None:
+            return
+        rows, late = (step.rows.num_rows, step.late) if step is not None else (0, None)
+        self.told(
+            Batch(
+                one.shape.source,
+                (one.shape.name,),
+                frozenset(one.shape.tables[s.alias] for s in one.shape.query.streams),
+                after,
+                one.memory.position,
+                (begun, time.monotonic()),
+                rows,
+                late.num_rows if late is not None else 0,
+                one.error,
+            )
+        )
 
     def _heed_erasure(self, log: Log, one: Running) -> None:
         """What was taken from the lake must not live on in this process: a memory whose file is gone is made anew."""
