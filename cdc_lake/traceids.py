@@ -37,6 +37,11 @@ def transaction_span(source: str, tx_id: str) -> str:
     return _md5(f"cdc-lake-span:{source}:{tx_id}")[:16]
 
 
+def parse_traceparent(text: str) -> Parent | None:
+    """The span that a `traceparent` names; None where it is not a valid one."""
+    return parent_of(f'"{HEADER}": "{text}"')
+
+
 def parent_of(headers: str | None) -> Parent | None:
     """The span that a record's headers, as the log keeps them, name; None without a valid `traceparent`."""
     found = _PATTERN.search(headers or "")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from cdc_lake.cli import output
 from cdc_lake.errors import first_line
 from cdc_lake.lineage import wish as of_lineage
-from cdc_lake.trace import wish as of_traces
 
 if TYPE_CHECKING:
     from cdc_lake.cli.lineage_jobs import Telling
@@ -21,28 +20,6 @@ if TYPE_CHECKING:
     from cdc_lake.trace.tracing import Tracing
 
 log = logging.getLogger("cdc_lake.told")
-
-
-@contextmanager
-def tracing_of() -> Iterator[Tracing | None]:
-    """This process's traces; None where nobody asked, or none can be sent, which is said."""
-    asked = of_traces.wish(os.environ)
-    if asked is None or asked.problem:
-        if asked is not None:
-            output.say(f"No traces: {asked.problem}. Next: {asked.fix}")
-        yield None
-        return
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    from cdc_lake.trace.sending import Sender, end
-    from cdc_lake.trace.tracing import Tracing, make_provider
-
-    provider, sender = make_provider(), Sender(asked)
-    provider.add_span_processor(BatchSpanProcessor(sender))
-    try:
-        yield Tracing(provider)
-    finally:
-        end(provider, sender)
 
 
 def batch_told(config: Config, tracing: Tracing, kind: str, most: int) -> Told:

@@ -12,8 +12,10 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cdc_lake.cli.told import lineage_of, tracing_of
+from cdc_lake.cli import output
+from cdc_lake.cli.told import lineage_of
 from cdc_lake.errors import first_line
+from cdc_lake.trace.opened import tracing_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -131,7 +133,7 @@ class Witness:
 def witnessed(config: Config, work: str = "") -> Iterator[Witness]:
     """A witness of this command, which is one piece of work when that has a name."""
     with ExitStack() as stack:
-        witness = Witness(stack.enter_context(tracing_of()), stack.enter_context(lineage_of(config)))
+        witness = Witness(stack.enter_context(tracing_of(output.say)), stack.enter_context(lineage_of(config)))
         if work:
             stack.enter_context(witness.work(work))
         yield witness

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from cdc_lake.service.merge import Merge, Merging
 from cdc_lake.service.outlet import KafkaOutlet
 from cdc_lake.service.run import History, Options, Runner
 from cdc_lake.service.service import Service
+from cdc_lake.trace.opened import tracing_of
 
 log = logging.getLogger(__name__)
 PARTITIONS = 6
@@ -74,10 +75,14 @@ def run(
     if stop is None:
         _heed_signals(stopping)
     outlet = KafkaOutlet(settings.bootstrap, settings.kafka)
-    with own_folder(settings.state / service.group) as folder, contextlib.closing(outlet):
+    with (
+        own_folder(settings.state / service.group) as folder,
+        contextlib.closing(outlet),
+        _traced(service, settings.options) as options,
+    ):
         inputs = [topic for merge in merges for topic in (*merge.inputs, merge.into)]
         outlet.ensure({*service.topics, *inputs, *service.sends_to, service.letters}, settings.partitions)
-        runner = Runner(service, _broker(settings, service.group), outlet, folder, settings.options)
+        runner = Runner(service, _broker(settings, service.group), outlet, folder, options)
         with _merging(merges, settings, stopping), Server(settings.listen, Answering(runner, settings.peers)) as server:
             runner.start()
             told(
@@ -106,6 +111,18 @@ def own_folder(base: Path) -> Iterator[Folder]:
             yield Folder(own, base / "copies")
         return
     raise ConfigError(f"Every folder below {base} is held.", why=f"{_INSTANCES} instances run.", next="--state FOLDER")
+
+
+@contextlib.contextmanager
+def _traced(service: Service, options: Options) -> Iterator[Options]:
+    """`options` with somebody who is told of what is handled, where the environment asks for traces."""
+    with tracing_of(log.warning, service.group) as tracing:
+        if tracing is None:
+            yield options
+            return
+        from cdc_lake.service.spans import ServiceSpans
+
+        yield replace(options, told=ServiceSpans(tracing, service.group).handled)
 
 
 @contextlib.contextmanager

@@ -31,13 +31,15 @@ from cdc_lake.service.held import Folder, Held, expired
 from cdc_lake.service.metrics import Numbers
 from cdc_lake.service.outlet import Outlet
 from cdc_lake.service.service import Service, predecessors
-from cdc_lake.service.shard import Shard
+from cdc_lake.service.shard import Handled, Shard
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 _MARK_SECONDS = 10.0
 SNAPSHOT_EVENTS = 1_000_000
+# Of one batch: events that are told of.
+TOLD = 32
 History = Callable[[PartitionInfo, int], Iterable[RecordBatch]]
 
 
@@ -50,6 +52,8 @@ class Options:
     sends_from_now: bool = False
     snapshot_events: int = SNAPSHOT_EVENTS
     history: History | None = None
+    # Is told of events that were handled, a bounded number of each batch.
+    told: Callable[[Sequence[Handled]], None] | None = None
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
 
@@ -156,6 +160,7 @@ class Runner:
             log.warning("%s %s", error.message, error.why)
             return None
         self.problems.pop(info.tp, None)
+        shard.tells = TOLD if self.options.told is not None and self.options.sends else 0
         held = Held(shard, info.end, shard.position >= info.end, snapshot_at=shard.position)
         self.held[info.tp] = held
         if mark is None and self.options.sends and self.options.sends_from_now:
@@ -180,6 +185,8 @@ class Runner:
         applied = held.shard.apply(batch)
         self.numbers.seconds.observe(time.perf_counter() - begun)
         self._count(applied.counts)
+        if self.options.told is not None:
+            self.options.told(applied.told)
         if applied.retry is None:
             held.went_on()
         else:

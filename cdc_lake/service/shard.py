@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,12 +53,27 @@ class Waiting(NamedTuple):
     record: Outgoing
 
 
+class Handled(NamedTuple):
+    """An event that was handled between two times of `time.monotonic`: what became of it, what it sent, its failure."""
+
+    event: Event
+    outcome: str
+    begun: float
+    done: float
+    sent: tuple[Outgoing, ...]
+    error: Exception | None
+
+
 @dataclass(slots=True)
 class Applied:
-    """What became of a batch: how many events, by type and outcome; `retry` when it stopped before its end."""
+    """What became of a batch: how many events, by type and outcome; `retry` when it stopped before its end.
+
+    `told` are some of them, as many as the shard was asked to tell of.
+    """
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     retry: Temporary | None = None
+    told: list[Handled] = field(default_factory=list)
 
 
 def records(batch: RecordBatch) -> Iterator[Record]:
@@ -85,6 +101,10 @@ class Shard:
         self.position, self.at = map(int, self.db.execute("SELECT next, at FROM _position").fetchone())
         self._remember = max(1, int(service.remember.total_seconds() * 1000))
         self._generation = -1
+        # Of each batch: how many events that their traces record are told of; and what is told of the one in hand.
+        self.tells = 0
+        self._sent: tuple[Outgoing, ...] = ()
+        self._error: Exception | None = None
         self._own = f"/services/{service.name}"
         self.prune(floor)
 
@@ -123,13 +143,13 @@ class Shard:
             if record.offset < self.position:
                 continue
             try:
-                applied.counts[self._handle(record)] += 1
+                applied.counts[self._handle(record, applied)] += 1
             except Temporary as error:
                 applied.retry = error
                 return record.offset
         return max(batch.end, self.position)
 
-    def _handle(self, record: Record) -> tuple[str, str]:
+    def _handle(self, record: Record, applied: Applied) -> tuple[str, str]:
         """Handle one record: the type of its event, and what became of it."""
         place = Place(self.tp.topic, self.tp.partition, record.offset, datetime.fromtimestamp(record.at / 1000, UTC))
         self._move_time(record.at)
@@ -143,7 +163,12 @@ class Shard:
             return event.type, "passed"
         if event.time is not None and event.time - place.at > self.service.ahead:
             return self._letter(record, event.type, "future_dated", f"its time is {event.time}, it came at {place.at}")
-        return self._once(record, event)
+        if len(applied.told) >= self.tells or record.offset < self.floor or event.traceparent.endswith("-00"):
+            return self._once(record, event)
+        begun, self._sent, self._error = time.monotonic(), (), None
+        outcome = self._once(record, event)
+        applied.told.append(Handled(event, outcome[1], begun, time.monotonic(), self._sent, self._error))
+        return outcome
 
     def _once(self, record: Record, event: Event) -> tuple[str, str]:
         """Handle an event unless it was: all that is done for it, or nothing."""
@@ -168,6 +193,7 @@ class Shard:
                 raise
             if isinstance(error, sqlite3.Error) and is_fatal(error):
                 raise
+            self._error = error
             code, why = (error.code, error.why) if isinstance(error, Rejected) else ("failed", _words(error))
             return self._letter(record, event.type, code, why)
         self.db.execute("RELEASE event")
@@ -178,6 +204,7 @@ class Shard:
         if event.source == self._own:
             self.db.execute("DELETE FROM _timers WHERE id = ?", (event.id,))
         self.service.handlers[event.type](event, context)
+        self._sent = tuple(context.sent)
         for record in context.sent:
             self._put(record, offset)
         for timer in context.timers:

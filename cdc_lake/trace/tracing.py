@@ -108,11 +108,20 @@ class Tracing:
         self, context: SpanContext, start: int, end: int, links: Sequence[SpanContext], attributes: Attributes
     ) -> None:
         """Tell of the first span of a transaction's trace itself."""
+        self.under(context, TRANSACTION, start, end, links=links, attributes=attributes)
+
+    def under(self, context: SpanContext, name: str, start: int, end: int, **others: Any) -> SpanContext | None:
+        """As `span`, under ids that are given."""
         token = _Ids.given.set((context.trace_id, context.span_id))
         try:
-            self.span(TRANSACTION, start, end, links=links, attributes=attributes)
+            return self.span(name, start, end, **others)
         finally:
             _Ids.given.reset(token)
+
+    def begin(self, name: str, trace_id: int, start: int, end: int, **others: Any) -> SpanContext | None:
+        """As `span`, the first one of a trace whose id is given."""
+        context = SpanContext(trace_id, self._provider.id_generator.generate_span_id(), is_remote=False)
+        return self.under(context, name, start, end, **others)
 
     @contextmanager
     def work(self, name: str, attributes: Attributes | None = None) -> Iterator[Work]:
@@ -154,10 +163,10 @@ def _failed(span: Span, error: BaseException, when: int | None = None) -> None:
     span.add_event("exception", {"exception.type": f"{kind.__module__}.{kind.__qualname__}"}, when)
 
 
-def make_provider() -> TracerProvider:
-    """A provider that sends nowhere yet, with the sampler and the resource of the environment."""
+def make_provider(service: str = "cdc-lake") -> TracerProvider:
+    """A provider of a service that sends nowhere yet, with the sampler and the resource of the environment."""
     named = OTELResourceDetector().detect().attributes
-    own = {"service.name": "cdc-lake", "service.version": __version__, "service.instance.id": RUN_ID}
+    own = {"service.name": service, "service.version": __version__, "service.instance.id": RUN_ID}
     resource = Resource.create({k: v for k, v in own.items() if k not in named})
     return TracerProvider(resource=resource, id_generator=_Ids(), shutdown_on_exit=False)
 

@@ -27,7 +27,7 @@ PARTS: dict[str, set[str]] = {
     "query": {"land", "maintain", "project"},
     "react": {"land", "query"},
     "serve": {"land", "query", "react"},
-    "service": {"consume", "land"},
+    "service": {"consume", "land", "trace"},
     "trace": set(),
     "lineage": set(),
     "local": set(),
