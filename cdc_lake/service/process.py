@@ -26,6 +26,7 @@ from cdc_lake.service.held import Folder
 from cdc_lake.service.http import Server
 from cdc_lake.service.merge import Merge, Merging
 from cdc_lake.service.outlet import KafkaOutlet
+from cdc_lake.service.replay import Replay
 from cdc_lake.service.run import History, Options, Runner
 from cdc_lake.service.service import Service
 from cdc_lake.trace.opened import tracing_of
@@ -47,13 +48,22 @@ class Settings:
     peers: tuple[str, ...] = ()
     partitions: int = PARTITIONS
     options: Options = field(default_factory=Options)
+    # Send its dead letters again, and end; `dry_run`: only count them.
+    replay: bool = False
+    dry_run: bool = False
 
 
 def serve(service: Service, *, merges: Sequence[Merge] = (), arguments: Sequence[str] | None = None) -> int:
-    """Run an instance until a signal stops it; the exit code. It takes part in the merges, too."""
+    """Run an instance until a signal stops it; the exit code. It takes part in the merges, too.
+
+    With `--replay` in its arguments the process sends the service's dead letters again instead, and ends.
+    """
     try:
         settings = read_settings(service, arguments)
-        run(service, merges, settings, told=_tell)
+        if settings.replay:
+            replay(service, settings, told=_tell)
+        else:
+            run(service, merges, settings, told=_tell)
     except CdcLakeError as error:
         for line in (error.message, error.why, error.next and f"next: {error.next}"):
             if line:
@@ -93,6 +103,17 @@ def run(
                     runner.step()
             finally:
                 runner.close()
+
+
+def replay(service: Service, settings: Settings, *, told: Callable[[dict[str, Any]], None]) -> None:
+    """Send the dead letters again that are there now. `told` gets one document: how many, by topic."""
+    with contextlib.closing(KafkaOutlet(settings.bootstrap, settings.kafka)) as outlet:
+        outlet.ensure({service.letters}, settings.partitions)
+        broker = _broker(settings, Replay.group(service.letters))
+        with contextlib.closing(broker):
+            work = Replay(service.letters, broker, outlet, settings.dry_run)
+            work.run()
+    told({"service": service.group, "replayed": dict(work.sent), "dry_run": settings.dry_run})
 
 
 @contextlib.contextmanager
@@ -175,12 +196,27 @@ def read_settings(service: Service, arguments: Sequence[str] | None = None) -> S
     parser.add_argument(
         "--fill-from-lake", action="store_true", help="what Kafka has no more, from the lake of --config"
     )
+    parser.add_argument("--replay", action="store_true", help="send its dead letters again, and end")
+    parser.add_argument("--dry-run", action="store_true", help="with --replay: only count them")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args(arguments)
+    if given.dry_run and not given.replay:
+        parser.error("--dry-run goes with --replay")
     logging.basicConfig(level=logging.INFO if given.verbose else logging.WARNING)
     bootstrap, client, kafka = _kafka(given)
     options = Options(sends=not given.no_send, sends_from_now=given.send_from_now, history=_history(given))
-    return Settings(bootstrap, kafka, client, given.state, given.listen, tuple(given.peer), given.partitions, options)
+    return Settings(
+        bootstrap,
+        kafka,
+        client,
+        given.state,
+        given.listen,
+        tuple(given.peer),
+        given.partitions,
+        options,
+        given.replay,
+        given.dry_run,
+    )
 
 
 def _history(given: argparse.Namespace) -> History | None:

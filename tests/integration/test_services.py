@@ -101,6 +101,21 @@ class Shop:
         self.processes.append(Process(process, json.loads(line)["url"]))
         return self.processes[-1]
 
+    def replay(self, *arguments: str) -> dict[str, int]:
+        """Send the inventory's dead letters again."""
+        code = _RUN.format(module="inventory", version=1, more="", merges="[]")
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--bootstrap", self.bootstrap, "--replay", *arguments],
+            env={**os.environ, "RETAIL_TOPICS": self.topics, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        sent: dict[str, int] = json.loads(done.stdout)["replayed"]
+        return sent
+
     def send(self, topic: str, *events: Event) -> None:
         """Send events to a topic of this retailer."""
         self.outlet.send([encode(f"{self.topics}.{topic}", event) for event in events])
@@ -267,3 +282,19 @@ def test_a_process_that_is_killed_at_any_step_is_mended_by_the_next_start(shop: 
     last.stop()
     answers = {(e.source, e.id): e.data["order_id"] for e in shop.events("orders")}
     assert sorted(answers.values()) == [f"o{n}" for n in range(len(POINTS))]
+
+
+def test_dead_letters_are_sent_again_once_by_the_command_of_their_service(shop: Shop) -> None:
+    inventory = shop.start("inventory")
+    shop.send("scans", Event("s0", "/scanner", "retail.restock", {"nothing": 1}, subject="1/0", time=datetime.now(UTC)))
+
+    def letters() -> int:
+        return len(inventory.get("/dead-letters")["rows"])
+
+    wait_for(lambda: letters() == 1, "the dead letter")
+    there = {f"{shop.topics}.shelves": 1}
+    assert shop.replay("--dry-run") == there
+    assert shop.replay() == there
+    wait_for(lambda: letters() == 2, "it to fail again")
+    assert shop.replay("--dry-run") == there
+    inventory.stop()

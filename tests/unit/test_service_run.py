@@ -16,12 +16,15 @@ from cdc_lake.errors import LakeError
 from cdc_lake.service import Context, Event, Merge, Service, Temporary, evaluated
 from cdc_lake.service.answers import Answering, checks, letters
 from cdc_lake.service.merge import Merging
+from cdc_lake.service.outlet import MemoryOutlet
 from cdc_lake.service.past import read_log
+from cdc_lake.service.replay import Replay
 from cdc_lake.service.run import Runner
 from tests.service_world import Crashing, Killed, World, rows, settle
 
 SEEDS = int(os.environ.get("SEEDS", "0")) // 100 or 15
 AWAY = {"now": False}
+MENDED = {"now": False}
 
 
 def counter(version: int = 1, *, topics: tuple[str, ...] = ("numbers",)) -> Service:
@@ -45,7 +48,7 @@ def counter(version: int = 1, *, topics: tuple[str, ...] = ("numbers",)) -> Serv
             event.subject, number, str(number),
         )  # fmt: skip
         row = context.one("SELECT total FROM sums WHERE key = ?", event.subject)
-        if number < 0:
+        if number < 0 and not MENDED["now"]:
             context.reject("negative", "numbers go up")
         assert row is not None
         for ten in range((row["total"] - number) // 10 + 1, row["total"] // 10 + 1):
@@ -67,7 +70,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     made.topics("numbers", "tens")
     yield made
-    AWAY["now"] = False
+    AWAY["now"] = MENDED["now"] = False
 
 
 def test_events_are_counted_once_and_answered_with_what_they_caused(world: World) -> None:
@@ -105,6 +108,56 @@ def test_what_cannot_be_handled_is_a_dead_letter_and_changes_nothing(world: Worl
     dead = world.events_raw("counter.dead-letters")
     assert Counter(headers["dlq_code"] for headers, _ in dead) == found
     assert {value for headers, value in dead if headers["dlq_code"] == "malformed"} == {b"{", b"[1]"}
+
+
+def replayed(world: World, *, dry_run: bool = False) -> dict[str, int]:
+    dead = counter().letters
+    broker = world.kafka.broker(Replay.group(dead), max_records=7)
+    work = Replay(dead, broker, MemoryOutlet(world.kafka), dry_run)
+    work.run(0)
+    broker.close()
+    return dict(work.sent)
+
+
+def test_a_dead_letter_that_is_sent_again_is_handled_once_by_the_mended_handler(world: World) -> None:
+    for n in range(20):
+        world.put("numbers", add(n, -1 if n % 2 else 1, f"k{n % 5}"))
+    runner = world.instance(counter())
+    settle([runner])
+    before = [record for record in world.records("numbers") if b"-1" in (record.value or b"")]
+    assert replayed(world, dry_run=True) == {"numbers": 10}
+    MENDED["now"] = True
+    assert replayed(world) == {"numbers": 10}
+    assert replayed(world) == {}
+    settle([runner])
+    assert sum(row["total"] for row in rows(runner, "/sums")) == 0
+    again = [record for record in world.records("numbers") if b"-1" in (record.value or b"")]
+    told = Counter((record.key, record.value, record.headers) for record in again)
+    assert told == Counter({(r.key, r.value, r.headers): 2 for r in before})
+
+
+def test_a_replay_that_is_killed_before_its_mark_sends_again_and_nothing_counts_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(4):
+        world.put("numbers", add(n, -1))
+    runner = world.instance(counter())
+    settle([runner])
+    MENDED["now"] = True
+    dead = counter().letters
+    broker = world.kafka.broker(Replay.group(dead), max_records=7)
+
+    def killed(_: object) -> None:
+        world.kafka.crash(broker)
+        raise Killed("before its mark")
+
+    monkeypatch.setattr(broker, "commit", killed)
+    with pytest.raises(Killed):
+        Replay(dead, broker, MemoryOutlet(world.kafka)).run(0)
+    assert replayed(world) == {"numbers": 4}
+    settle([runner])
+    assert rows(runner, "/sums") == [{"key": "a", "total": -4}]
+    assert len(letters(runner)) == 4
 
 
 def test_what_is_away_for_a_while_is_waited_for_and_nothing_is_lost(world: World) -> None:
