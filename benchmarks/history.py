@@ -12,12 +12,9 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import duckdb
-
-from benchmarks.fold import SOURCE, TABLE, Feed, data_files, fold_apart, fold_once, tell_fold
+from benchmarks.fold import SOURCE, TABLE, Feed, best, data_files, fold_apart, fold_once, tell_fold
 from benchmarks.report import Report, Table, say
 from cdc_lake.config import Config
 from cdc_lake.land.layout import history_path
@@ -74,18 +71,9 @@ def _read(folder: Path, queries: dict[str, int] = _THREE_TIMES) -> Times:
     con = session.connection
     con.execute("SET enable_progress_bar = false")
     try:
-        return {q: _best(con, q, times) for q, times in queries.items()}
+        return {q: best(con, q.format(f"history.{TABLE}"), times) for q, times in queries.items()}
     finally:
         session.close()
-
-
-def _best(con: duckdb.DuckDBPyConnection, query: str, times: int) -> tuple[float, float]:
-    found = []
-    for _ in range(times):
-        begun, busy = time.perf_counter(), time.process_time()
-        con.execute(query.format(f"history.{TABLE}")).fetchall()
-        found.append((time.perf_counter() - begun, time.process_time() - busy))
-    return min(s for s, _ in found), min(b for _, b in found)
 
 
 def _tell_read(table: Table, name: str, took: Times, base: Times | None) -> None:
