@@ -23,6 +23,7 @@ from cdc_lake.lineage.check import check_lineage
 from cdc_lake.lineage.wish import home_folder
 from cdc_lake.local.check_stack import check_stack
 from cdc_lake.local.stack import Stack
+from cdc_lake.serve.dashboard.check import check_serve
 from cdc_lake.trace.check import check_traces
 
 
@@ -36,6 +37,7 @@ def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], l
         "the source": check_capture,
         "the lake": check_lake_and_topics,
         "those who are told": _check_told,
+        "the dashboard": _check_dashboard,
     }
     areas = [Area(title, config, down, say) for title in work]
     threads = [
@@ -59,6 +61,11 @@ def _check_told(area: Area) -> None:
     findings = area.begin("who is told of the work")
     findings.add(check_traces(os.environ))
     findings.add(check_lineage(os.environ, Path(), home_folder()))
+
+
+def _check_dashboard(area: Area) -> None:
+    """Who reaches the dashboard: nothing to check where it was never used."""
+    area.begin("the dashboard").add(check_serve(area.config))
 
 
 def _embedded(config: Config) -> Collection[str]:

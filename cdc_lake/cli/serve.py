@@ -116,11 +116,9 @@ def _look(config: Config) -> Look:
 
 
 def _warn(url: str) -> None:
-    from urllib.parse import urlsplit
+    from cdc_lake.config_serve import is_local
 
-    from cdc_lake.serve.dashboard.server import LOOPBACK
-
-    if url.startswith("http://") and urlsplit(url).hostname not in LOOPBACK:
+    if url.startswith("http://") and not is_local(url.removeprefix("http://")):
         output.say(
             "Warning: without https the token and all rows cross the network unencrypted: set serve.cert and serve.key."
         )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
+from cdc_lake.checks import Status
+from cdc_lake.config import Config
 from cdc_lake.errors import ConfigError
 from cdc_lake.serve.dashboard.app import STATIC, Parts
+from cdc_lake.serve.dashboard.check import check_serve
 from cdc_lake.serve.dashboard.server import hosts_of
-from cdc_lake.serve.dashboard.token import read_token
+from cdc_lake.serve.dashboard.token import read_token, token_file
 from tests.dashboards import HOST, TOKEN, client, entered
 from tests.shops import Shop
 
@@ -155,3 +159,36 @@ def test_the_address_is_this_machine_alone_unless_another_one_is_named() -> None
 
     assert Config().serve.address == "127.0.0.1:8765"
     assert HOST.startswith("127.0.0.1:")
+
+
+def config(folder: Path, **serve: str) -> Config:
+    return Config.model_validate({"lake": {"uri": str(folder / "lake")}, "root": folder, "serve": serve})
+
+
+def findings(config: Config) -> dict[str, Status]:
+    return {check.name: check.status for check in check_serve(config)}
+
+
+def test_doctor_says_who_reaches_the_dashboard(tmp_path: Path) -> None:
+    assert findings(config(tmp_path)) == {}
+    read_token(config(tmp_path).state_folder, None)
+    assert findings(config(tmp_path)) == {"serve.address": Status.OK, "serve.token": Status.OK}
+    token_file(config(tmp_path).state_folder).chmod(0o644)
+    open_to_all = config(tmp_path, address="0.0.0.0:8765")
+    assert findings(open_to_all) == {"serve.address": Status.WARN, "serve.token": Status.WARN}
+    named = config(tmp_path, address="[::1]:8765", token=TOKEN)
+    assert findings(named) == {"serve.address": Status.OK}
+
+
+def test_doctor_says_when_the_certificate_is_none(tmp_path: Path) -> None:
+    own = config(tmp_path, address="0.0.0.0:8765", cert="own.pem", key="own.key")
+    for content in (None, "no certificate"):
+        if content is not None:
+            (tmp_path / "own.pem").write_text(content)
+        (found,) = check_serve(own)
+        assert (found.name, found.status, bool(found.fix)) == ("serve.address", Status.FAIL, True)
+    more = "-x509 -nodes -newkey rsa:2048 -days 1 -subj /CN=localhost"
+    command = ["openssl", "req", *more.split(), "-keyout", str(tmp_path / "own.key"), "-out", str(tmp_path / "own.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    (found,) = check_serve(own)
+    assert (found.name, found.status) == ("serve.address", Status.OK)

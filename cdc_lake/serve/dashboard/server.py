@@ -12,6 +12,7 @@ from urllib.parse import quote
 import uvicorn
 
 from cdc_lake.config import Config
+from cdc_lake.config_serve import LOOPBACK
 from cdc_lake.errors import ConfigError, first_line
 from cdc_lake.query.guard import Limits
 from cdc_lake.react.alerts import Alerts
@@ -25,7 +26,6 @@ from cdc_lake.serve.dashboard.poller import Poller
 from cdc_lake.serve.dashboard.sql_box import SqlBox
 from cdc_lake.serve.http import parse_address
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ANY = ("0.0.0.0", "::")  # noqa: S104  # compared with, not bound to
 _BACKLOG = 2048
 

@@ -12,6 +12,11 @@ _FILE = "serve-token"
 _LEAST = 16
 
 
+def token_file(folder: Path) -> Path:
+    """Where a token that was made is kept."""
+    return folder / _FILE
+
+
 def read_token(folder: Path, configured: str | None, *, anew: bool = False) -> str:
     """The token. One that is kept outlives the process, so that pages which are open go on after a restart.
 
@@ -25,7 +30,7 @@ def read_token(folder: Path, configured: str | None, *, anew: bool = False) -> s
                 next="leave it out to have one made, or: openssl rand -hex 24",
             )
         return configured
-    file = folder / _FILE
+    file = token_file(folder)
     try:
         if not anew and file.is_file() and len(kept := file.read_text(encoding="ascii").strip()) >= _LEAST:
             return kept
