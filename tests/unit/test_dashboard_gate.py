@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,7 @@ def test_doctor_says_who_reaches_the_dashboard(tmp_path: Path) -> None:
     assert findings(named) == {"serve.address": Status.OK}
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes the certificate, is not there")
 def test_doctor_says_when_the_certificate_is_none(tmp_path: Path) -> None:
     own = config(tmp_path, address="0.0.0.0:8765", cert="own.pem", key="own.key")
     for content in (None, "no certificate"):
