@@ -50,7 +50,8 @@ def _time(row: dict[str, Any]) -> datetime:
 
 def _windows(rows: Any) -> Any:
     keyed = op.key_on("store", rows, lambda row: str(row["store"]))
-    clock = EventClock(ts_getter=_time, wait_for_system_duration=timedelta(seconds=0))
+    # Its watermark moves with the system's clock: without patience it would close windows that are still read.
+    clock = EventClock(ts_getter=_time, wait_for_system_duration=timedelta(hours=1))
     windower = TumblingWindower(length=timedelta(seconds=1), align_to=datetime(2026, 1, 1, tzinfo=UTC))
     folded = win.fold_window(
         "fold", keyed, clock, windower, lambda: (0, 0), lambda s, row: (s[0] + 1, s[1] + row["quantity"]),
