@@ -45,7 +45,9 @@ def locked(python: Path, lock: Path) -> Path:
 def other_pythons() -> list[Path]:
     """Pythons on this machine that the project runs with and the tests do not, the newest first."""
     names = [shutil.which(f"python3.{minor}") for minor in range(11, 20)]
-    known = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv").glob("versions/*/bin/python")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    # The variable may be another account's, whose folder is closed.
+    known = pyenv.glob("versions/*/bin/python") if os.access(pyenv, os.R_OK | os.X_OK) else ()
     found: dict[tuple[int, ...], Path] = {}
     for python in (*(Path(n) for n in names if n), *known):
         # Asked, not trusted: a name on PATH may be a version manager's shim without a Python behind it.
