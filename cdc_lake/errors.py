@@ -27,6 +27,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_DIFFERENCES = 3
 EXIT_INTERRUPTED = 130
+# Before the next command, where an error is text.
+NEXT = "next: "
 
 
 class CdcLakeError(Exception):
@@ -48,6 +50,12 @@ class CdcLakeError(Exception):
     def as_dict(self) -> dict[str, dict[str, str]]:
         """The shape of `--json` errors: `{"error": {"code", "message", "why", "next"}}`."""
         return {"error": {"code": self.code, "message": self.message, "why": self.why, "next": self.next}}
+
+
+def lines(error: CdcLakeError) -> str:
+    """What, why and next, each on lines of its own, as an error has to travel through somebody else's text."""
+    following = f"{NEXT}{error.next}" if error.next else ""
+    return "\n".join(text for text in (error.message, error.why, following) if text)
 
 
 class UsageError(CdcLakeError):

@@ -29,3 +29,13 @@ def run(folder: Path, *words: str, capfd: pytest.CaptureFixture[str]) -> tuple[i
     output.configure(config=None, as_json=False, verbosity=0)
     text = capfd.readouterr().out
     return int(stop.value.code or 0), json.loads(text) if text else None
+
+
+def said(folder: Path, *words: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """A command of this process, and all that it prints for a person."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["--config", str(folder / "cdc-lake.yaml"), *words])
+    output.configure(config=None, as_json=False, verbosity=0)
+    both = capfd.readouterr()
+    return both.out + both.err

@@ -40,6 +40,8 @@ def list_letters(
     found = [_row(x) for _, store in _stores() for x in store.all() if everything or x.state == "waiting"]
     columns = ["id", "state", "error_class", "reason", "ingested_at"]
     output.result({"dead_letters": found}, columns, found)
+    if any(row["state"] == "waiting" for row in found) and not output.as_json():
+        output.say("Next: cdc-lake dlq show ID, then cdc-lake dlq replay ID… or cdc-lake dlq drop ID…")
 
 
 def show(
@@ -77,6 +79,8 @@ def replay(
     ]
     output.result({"letters": rows}, ["id", "outcome", "table", "reason"], rows)
     if any(r.outcome == "dead" for r in done):
+        if not output.as_json():
+            output.say("Dead as before. Next: cdc-lake dlq replay ID --value FILE, or cdc-lake dlq drop ID…")
         raise typer.Exit(EXIT_DIFFERENCES)
 
 

@@ -221,6 +221,7 @@ SHAPES: dict[str, Any] = {
                 "dead_letters": "integer",
                 "lag_records": "integer?",
                 "lag_seconds": "number?",
+                "error": "text?",
             }
         ],
         "cut": "any",

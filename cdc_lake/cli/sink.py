@@ -11,6 +11,7 @@ from cdc_lake.cli import output
 from cdc_lake.errors import EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
+    from cdc_lake.config import Config
     from cdc_lake.progress import Progress
 
 _EXAMPLES = (
@@ -56,7 +57,7 @@ def run(
     config = output.settings()
     choice = Choice(tables, accept_gap, metrics or config.sink.metrics, (log or config.sink.log) == "json")
     interrupted, progress = run_sinks(config, until_caught_up=until_caught_up, choice=choice)
-    _tell(progress)
+    _tell(config, progress, until_caught_up=until_caught_up)
     stopped = [error for one in progress for error in one.stopped.values()]
     if stopped:
         raise stopped[0]
@@ -64,12 +65,21 @@ def run(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _tell(progress: list[Progress]) -> None:
+def _tell(config: Config, progress: list[Progress], *, until_caught_up: bool) -> None:
+    from cdc_lake.checks import many
+    from cdc_lake.cli.stack_status import connector_lines
+
     if output.as_json():
         output.emit(_document(progress))
         return
     for one in progress:
-        output.say(f"Landed {one.events:,} events of {len(one.tables)} tables; {one.dead:,} dead letters.")
+        landed, dead = many(one.events, "event"), many(one.dead, "dead letter")
+        output.say(f"Landed {landed} of {many(len(one.tables), 'table')}; {dead}.")
+    if any(one.dead for one in progress):
+        output.say("Next: cdc-lake dlq list")
+    if until_caught_up and not any(one.commits for one in progress):
+        for line in connector_lines(config):
+            output.say(line)
 
 
 def _document(progress: list[Progress]) -> dict[str, object]:

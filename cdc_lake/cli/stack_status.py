@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from cdc_lake.checks import many
 from cdc_lake.cli import output
 from cdc_lake.config import Config
 from cdc_lake.errors import CdcLakeError
@@ -47,16 +49,43 @@ def kafka_ends(config: Config) -> dict[tuple[str, int], int]:
         broker.close()
 
 
-def show(document: dict[str, Any]) -> None:
-    """The tables and the cut for a person."""
+def connector_lines(config: Config) -> list[str]:
+    """A line for each connector that captures nothing, with what to do; nothing where all run."""
+    from cdc_lake.cli.watch_state import connectors_of
+
+    troubles: list[str] = []
+    states = connectors_of(config, troubles)
+    lines = [f"The connectors are not known: {trouble} Next: cdc-lake doctor" for trouble in troubles]
+    for source, (name, state) in zip(config.connected, states, strict=False):
+        if state == "absent":
+            file = config.connector_file(source)
+            shown = file.relative_to(config.root) if file.is_relative_to(config.root) else file
+            lines.append(f"No connector {name} is registered. Next: cdc-lake connector register {shown}")
+        elif state == "FAILED":
+            lines.append(f"The connector {name} has failed. Next: cdc-lake connector status {name}")
+        elif state in ("PAUSED", "STOPPED"):
+            lines.append(f"The connector {name} is {state.lower()}. Next: cdc-lake connector resume {name}")
+    return lines
+
+
+def show(document: dict[str, Any], connectors: Sequence[str] = ()) -> None:
+    """The tables and the cut for a person, and what is wrong with connectors."""
     tables = document["tables"]
     if not tables:
-        output.say("No table has landed yet. Next: cdc-lake sink run")
+        output.say("No table has landed yet." + ("" if connectors else " Next: cdc-lake sink run"))
+        for line in connectors:
+            output.say(line)
         return
     columns = ("table", "rows_landed", "lag_records", "lag_seconds")
     output.table(columns, [[_rounded(row[column]) for column in columns] for row in tables])
-    for line in _cut_lines(document["cut"]):
+    for line in (*_cut_lines(document["cut"]), *connectors):
         output.say(line)
+    for row in tables:
+        if row["error"]:
+            output.say(f"{row['table']}: {row['error']} Next: cdc-lake doctor")
+    dead = sum(source["dead_letters"] for source in document["sources"])
+    if dead:
+        output.say(f"{many(dead, 'dead letter')} to decide on. Next: cdc-lake dlq list")
 
 
 def _rounded(value: Any) -> Any:

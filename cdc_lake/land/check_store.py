@@ -18,7 +18,7 @@ from cdc_lake.errors import CdcLakeError, LakeError, first_line
 from cdc_lake.land import layout
 from cdc_lake.land.probe import Probe
 from cdc_lake.land.reading import read_rows
-from cdc_lake.land.strays import find_strays
+from cdc_lake.land.strays import compare_files
 
 _FREE_WARN, _FREE_FAIL = 2 << 30, 256 << 20
 _LOG_FILES, _LOG_BYTES = 5_000, 1 << 30
@@ -27,8 +27,8 @@ _LOG_FILES, _LOG_BYTES = 5_000, 1 << 30
 @dataclass(frozen=True, slots=True)
 class TableFacts:
     """One Delta table: its path, the topics that feed it, the age of its newest commit in seconds, files and bytes of
-    its log (None: not seen from here), why it cannot be read (empty: it can), and the files in its folder that no
-    commit names (name to bytes)."""
+    its log (None: not seen from here), why it cannot be read (empty: it can), the files in its folder that no
+    commit names (name to bytes), and those that the newest commit names and that are not there."""
 
     path: str
     topics: tuple[str, ...] = ()
@@ -37,6 +37,7 @@ class TableFacts:
     log_bytes: int | None = None
     error: str = ""
     strays: Mapping[str, int] = field(default_factory=dict)
+    missing: Sequence[str] = ()
 
 
 def check_probe(root: str, found: Probe, switch: str = "") -> list[Check]:
@@ -112,6 +113,7 @@ def check_tables(tables: Sequence[TableFacts]) -> list[Check]:
         if broken
         else ok("lake.tables", f"{many(len(tables), 'Delta table')} can be read"),
         ok("lake.newest_commit", "nothing has landed" if age is None else f"{span(age)} ago"),
+        _missing(tables),
         _logs(tables),
         _strays(tables),
     ]
@@ -172,6 +174,18 @@ def _logs(tables: Sequence[TableFacts]) -> Check:
     )
 
 
+def _missing(tables: Sequence[TableFacts]) -> Check:
+    found = [f"{t.path}/{name}" for t in tables for name in t.missing]
+    if not found:
+        return ok("lake.files", "every file that a reader needs is there")
+    return fail(
+        "lake.files",
+        f"{many(len(found), 'file')} gone: {listed(found)}",
+        why="Somebody deleted them: what reads these tables stops there, and the sink goes on beside it.",
+        fix="put them back from a copy of the lake; below current, patch and history: cdc-lake rebuild TABLE",
+    )
+
+
 def _strays(tables: Sequence[TableFacts]) -> Check:
     found = [(f"{t.path}/{name}", nbytes) for t in tables for name, nbytes in sorted(t.strays.items())]
     if not found:
@@ -192,7 +206,7 @@ def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
             return None
         newest = table.history(1)
         topics = tuple(json.loads(table.metadata().description or "{}").get("topics", ()))
-        strays = find_strays(path, table, options)
+        odd = compare_files(path, table, options)
     except CdcLakeError as error:
         return TableFacts(path, error=error.why or error.message)
     except Exception as error:
@@ -200,7 +214,13 @@ def _read(path: str, options: dict[str, str] | None) -> TableFacts | None:
     stamp = newest[0].get("timestamp") if newest else None
     files, total = _log_files(path)
     return TableFacts(
-        path, topics, max(0.0, time.time() - stamp / 1000) if stamp else None, files, total, strays=strays
+        path,
+        topics,
+        max(0.0, time.time() - stamp / 1000) if stamp else None,
+        files,
+        total,
+        strays=odd.strays,
+        missing=odd.missing,
     )
 
 

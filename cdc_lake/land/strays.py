@@ -1,9 +1,10 @@
-"""Files in a table's folder that no commit names: those of killed writers, and those of other programs."""
+"""A table's folder beside what its commits name: files of killed writers and others, and files that are gone."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pyarrow.fs as pafs
@@ -17,21 +18,25 @@ _IN_FLIGHT = timedelta(days=1)
 _HIDDEN = re.compile(r"_[^/=]*(/|$)")
 
 
-def find_strays(path: str, table: DeltaTable, options: Mapping[str, str] | None) -> dict[str, int]:
-    """Names, relative to `path`, and bytes of the files that nobody reads and that nothing deletes.
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """Names, relative to the table's folder: files that nobody reads and that nothing deletes, with their bytes, and
+    files that a reader would look for and not find."""
 
-    Those that a commit took away are none: vacuum deletes them in time. Nor are those that are younger than a day.
+    strays: Mapping[str, int]
+    missing: tuple[str, ...]
+
+
+def compare_files(path: str, table: DeltaTable, options: Mapping[str, str] | None) -> Odd:
+    """Compare a table's folder with its newest commit.
+
+    What a commit took away is no stray: vacuum deletes it in time. Nor is what is younger than a day.
     Raises OSError, pyarrow.ArrowException or DeltaError when the folder cannot be listed.
     """
-    known = set(table.get_add_actions(flatten=True)["path"].to_pylist())
-    known.update(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
-    infos = open_store(path, options).get_file_info(pafs.FileSelector("", recursive=True))
+    read = set(table.get_add_actions(flatten=True)["path"].to_pylist())
+    known = read | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
+    found = open_store(path, options).get_file_info(pafs.FileSelector("", recursive=True))
+    files = {info.path: info for info in found if info.type == pafs.FileType.File and not _HIDDEN.match(info.path)}
     before = datetime.now(UTC) - _IN_FLIGHT
-    return {
-        info.path: info.size
-        for info in infos
-        if info.type == pafs.FileType.File
-        and not _HIDDEN.match(info.path)
-        and info.path not in known
-        and info.mtime < before
-    }
+    strays = {name: info.size for name, info in files.items() if name not in known and info.mtime < before}
+    return Odd(strays, tuple(sorted(read - files.keys())))

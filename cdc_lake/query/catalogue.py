@@ -11,7 +11,7 @@ from functools import partial
 import duckdb
 from deltalake import DeltaTable
 
-from cdc_lake.errors import CdcLakeError, LakeError, UnavailableError
+from cdc_lake.errors import CdcLakeError, LakeError, UnavailableError, lines
 from cdc_lake.events import TableId
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.bag import bag_sql
@@ -214,5 +214,5 @@ def _quoted(table: TableId) -> str:
 
 def _refusal(error: CdcLakeError, columns: Sequence[str]) -> str:
     """A view that raises when it is read, however little of it is asked for."""
-    text = literal("\n".join(t for t in (error.message, error.why, error.next) if t))
+    text = literal(lines(error))
     return f"SELECT {', '.join(f'NULL AS {ident(c)}' for c in columns)} WHERE error({text}) IS NOT NULL"

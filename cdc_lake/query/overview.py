@@ -166,6 +166,7 @@ def _row(
         "dead_letters": sum(letters[topic] for topic in topics),
         "lag_records": records,
         "lag_seconds": None if records is None else (age if records else 0),
+        "error": table.error.message if table.error is not None else None,
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from cdc_lake.errors import CdcLakeError
+from cdc_lake.errors import CdcLakeError, lines
 from cdc_lake.project.as_of import calendar_of, read_as_of, refuse_before_start
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.moments import Calendar, MomentError, find_position, read_moment
@@ -40,7 +40,7 @@ def create_moment_macros(con: duckdb.DuckDBPyConnection, sources: Sequence[Sourc
         try:
             return _position(_source_of(known, table, moment), table, moment)
         except CdcLakeError as error:
-            raise ValueError("\n".join(t for t in (error.message, error.why, error.next) if t)) from None
+            raise ValueError(lines(error)) from None
 
     con.create_function(_FUNCTION, position, ["VARCHAR", "VARCHAR"], "BIGINT")
     name = "CASE WHEN contains(name, '.') THEN name ELSE 'public.' || name END"

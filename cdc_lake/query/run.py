@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from cdc_lake.errors import CdcLakeError, suggest
+from cdc_lake.errors import NEXT, CdcLakeError, suggest
 from cdc_lake.query.session import Session
 
 _BATCH_ROWS = 2048
@@ -83,8 +83,10 @@ def explain(session: Session, error: Exception, sql: str) -> SqlError:
     kind, _, message = _IN_FUNCTION.sub("", first).partition(": ")
     if kind == "IO Error" and _GONE.search(message):
         return SqlError(message, why=_FILES_GONE, next="run it again in a new session", code="files_gone")
-    refused = kind == "Invalid Input Error" and not place
-    return SqlError(message or kind, why=rest.strip() if refused else place, next="" if refused else _NEXT)
+    if kind == "Invalid Input Error" and not place:  # one of our own that came through DuckDB
+        why, _, following = f"\n{rest.strip()}".partition(f"\n{NEXT}")
+        return SqlError(message or kind, why=why.strip(), next=following)
+    return SqlError(message or kind, why=place, next=_NEXT)
 
 
 _GONE = re.compile(r"(No files found|No such file|HTTP 404).*\.parquet|\.parquet.*(No such file|HTTP 404)", re.S)

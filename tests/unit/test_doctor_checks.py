@@ -701,6 +701,22 @@ def test_a_file_that_no_commit_names_is_named_when_no_writer_can_be_at_work_on_i
     assert len(list(log.glob("*.*"))) == 4
 
 
+def test_a_file_that_a_commit_names_and_that_is_gone_is_named(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    from cdc_lake.land import layout
+
+    log = Path(layout.log_path(str(tmp_path), "pos", ORDERS))
+    for x in range(2):
+        write_deltalake(str(log), pa.table({"x": [x]}), mode="append")
+    (file, _) = sorted(log.glob("*.parquet"))
+    file.unlink()
+    checks = check_store.check_tables(check_store.read_tables(str(tmp_path), "pos"))
+    assert bad(checks) == {"lake.files": Status.FAIL}
+    assert by_name(checks)["lake.files"].found == f"1 file gone: {file}"
+
+
 @pytest.mark.parametrize(
     ("free", "status"), [(None, Status.OK), (10 * GIB, Status.OK), (GIB, Status.WARN), (1000, Status.FAIL)]
 )

@@ -36,6 +36,7 @@ _TABLE: dict[str, Any] = {
     **dict.fromkeys(("table", "source"), "text"),
     "last_landed": "text?",
     **dict.fromkeys(("rows_landed", "rows_unfolded", "dead_letters"), "integer"),
+    "error": "text?",
     "lag_records": "integer?",
     "lag_seconds": "number?",
     "rate": "number?",
