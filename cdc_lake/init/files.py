@@ -17,6 +17,7 @@ TEMPLATES = ("blank", "retail")
 IGNORE_FILE = ".gitignore"
 _SLOT_LIMIT = 63
 _NOTEBOOKS = {"blank": "explore.py", "retail": "sales.py"}
+_RULES = {"blank": (), "retail": ("sold_out",)}
 _EMBEDDED = '# dsn: "${POS_DSN}"              # an administrator\'s address; without it the embedded PostgreSQL is used'
 
 
@@ -63,8 +64,14 @@ def render(outline: Outline) -> dict[str, str]:
         outline.connector: connector_text(outline.name, outline.schemas),
         outline.notebook: _template(f"{_NOTEBOOKS[outline.template]}.txt").replace("<<name>>", outline.name),
         IGNORE_FILE: _template("gitignore.txt"),
+        **rules_of(outline.template),
     }
     return made if outline.setup is None else made | {outline.setup_file: outline.setup}
+
+
+def rules_of(template: str) -> dict[str, str]:
+    """The rules that a template comes with: the path of each below the project, and its text."""
+    return {f"rules/{name}.yaml": _template(f"{name}.yaml.txt") for name in _RULES[template]}
 
 
 def connector_text(name: str, schemas: Collection[str]) -> str:

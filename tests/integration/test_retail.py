@@ -105,6 +105,19 @@ def test_a_sale_is_refused_when_the_shelves_are_empty(shop: Any) -> None:
     assert workload.stats().refused == 50
 
 
+def test_what_is_sold_out_leaves_an_empty_shelf_whatever_was_there(shop: Any) -> None:
+    for change in ("UPDATE inventory SET on_hand = 30", "UPDATE inventory SET on_hand = least(on_hand, 1)"):
+        shop.execute(change)
+        order = Workload(shop.dsn).perform("sell_out").key
+        with shop.connect() as connection:
+            left = connection.execute(
+                "SELECT i.on_hand FROM order_lines l JOIN orders o USING (order_id)"
+                " JOIN inventory i USING (store_id, product_id) WHERE l.order_id = %s",
+                [order],
+            ).fetchall()
+        assert left == [(0,)]
+
+
 def test_trade_goes_on_after_its_connections_were_cut(shop: Any, eventually: Any) -> None:
     workload = Workload(shop.dsn, rate=500)
     before = count_rows(shop.dsn)

@@ -31,6 +31,35 @@ def sale(connection: Connection, shop: Shop, rng: Random) -> Effect:
     store = shop.store(rng)
     customer = _collect_points(connection, shop, rng, changed) if online or rng.random() < 0.4 else None
     wanted = {item: rng.choice((1, 1, 1, 2, 2, 3)) for item in shop.basket(rng, store, rows.lines_of_an_order(rng))}
+    return _sell(connection, rng, store, wanted, changed, customer=customer, online=online)
+
+
+def sell_out(connection: Connection, shop: Shop, rng: Random) -> Effect:
+    """A customer takes the last pieces from a shelf that nobody has touched for long, four to twelve where one has so
+    few."""
+    found = _query(
+        connection,
+        "SELECT store_id, product_id, on_hand FROM inventory WHERE on_hand > 0"
+        " ORDER BY on_hand BETWEEN 4 AND 12 DESC, on_hand < 4, updated_at, store_id, product_id"
+        " LIMIT 1 FOR UPDATE SKIP LOCKED",
+        (),
+    )
+    if not found:
+        raise Refused("all shelves are empty")
+    (shelf,) = found
+    return _sell(connection, rng, shelf.store_id, {shelf.product_id: shelf.on_hand}, Counter())
+
+
+def _sell(
+    connection: Connection,
+    rng: Random,
+    store: int,
+    wanted: dict[int, int],
+    changed: Counter[tuple[str, str]],
+    *,
+    customer: int | None = None,
+    online: bool = False,
+) -> Effect:
     shelf = _query(
         connection,
         "SELECT i.product_id, i.on_hand, p.name, p.price FROM inventory i JOIN products p USING (product_id)"
@@ -46,12 +75,21 @@ def sale(connection: Connection, shop: Shop, rng: Random) -> Effect:
         " VALUES (%s, %s, %s, %s, %s, now()) RETURNING order_id",
         (store, customer, *(("online", "paid") if online else ("pos", "completed")), total),
     )
+    _hand_over(connection, store, order.order_id, shelf, wanted)
+    _pay(connection, rng, order.order_id, total, rows.payment_method(rng, online))
+    changed.update({("orders", "insert"): 1, ("payments", "insert"): 1})
+    changed.update({("order_lines", "insert"): len(shelf), ("inventory", "update"): len(shelf)})
+    return Effect("sale", changed, order.order_id, open_order=online)
+
+
+def _hand_over(connection: Connection, store: int, order: int, shelf: list[Any], wanted: dict[int, int]) -> None:
+    """Write the lines of an order, and take its pieces off the shelf."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO order_lines (order_id, line_no, product_id, product_name, quantity, unit_price)"
             " VALUES (%s, %s, %s, %s, %s, %s)",
             [
-                (order.order_id, n, item.product_id, item.name, wanted[item.product_id], item.price)
+                (order, n, item.product_id, item.name, wanted[item.product_id], item.price)
                 for n, item in enumerate(shelf, 1)
             ],
         )
@@ -59,10 +97,6 @@ def sale(connection: Connection, shop: Shop, rng: Random) -> Effect:
             "UPDATE inventory SET on_hand = on_hand - %s, updated_at = now() WHERE store_id = %s AND product_id = %s",
             [(wanted[item.product_id], store, item.product_id) for item in shelf],
         )
-    _pay(connection, rng, order.order_id, total, rows.payment_method(rng, online))
-    changed.update({("orders", "insert"): 1, ("payments", "insert"): 1})
-    changed.update({("order_lines", "insert"): len(shelf), ("inventory", "update"): len(shelf)})
-    return Effect("sale", changed, order.order_id, open_order=online)
 
 
 def restock(connection: Connection, shop: Shop, rng: Random) -> Effect:
@@ -236,6 +270,7 @@ MIX: dict[str, tuple[Transaction, float]] = {
     "erase": (erase, 1),
     "launch": (launch, 0.5),
     "delist": (delist, 0.5),
+    "sell_out": (sell_out, 0),  # only when it is asked for
 }
 
 
