@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from cdc_lake.cli.shapes import schema_of
+from cdc_lake.config_source import Source
 from cdc_lake.events import TableId
 from cdc_lake.serve.dashboard.app import Parts
 from cdc_lake.serve.dashboard.evaluate import evaluate
@@ -23,6 +24,7 @@ from cdc_lake.serve.dashboard.pipeline_state import Rates
 from cdc_lake.serve.dashboard.shapes import ERROR, SHAPES
 from cdc_lake.serve.dashboard.viewfile import ViewError, copy_views, load_views, parse_view
 from tests.dashboards import client, entered, open_alert
+from tests.events import Warehouse, binary
 from tests.shops import NOW, Shop
 from tests.unit.test_docs import VIEWS
 
@@ -122,6 +124,36 @@ def test_the_stock_of_a_store_is_that_of_the_table(made: tuple[TestClient, Parts
 def test_reorders_are_the_shelves_below_their_point(made: tuple[TestClient, Parts], shop: Shop) -> None:
     low = [r for r in shop.rows["inventory"].values() if r["on_hand"] < r["reorder_point"]]
     assert len(view(made[0], "reorders")) == min(len(low), 200)
+
+
+def test_where_purchase_orders_have_landed_they_are_the_reorders_on_their_way(tmp_path: Path) -> None:
+    shop = Shop.open(tmp_path)
+    store, product = next(iter(shop.rows["inventory"]))
+    orders = Warehouse(tmp_path, {"retail.reorders": 1}, databases=(Source(name="pos"),))
+    shop.config.write_text(
+        "sources: [{name: pos}, {name: warehouse, events: [retail.reorders]}]\nlake: {uri: ./lake}\n"
+    )
+    asked = {"store_id": store, "product_id": product, "quantity": 9, "on_hand": 1, "threshold": 4}
+
+    def tell(identity: str, kind: str, number: str) -> None:
+        data = {"purchase_order_id": number, **asked}
+        message = binary(identity, data, kind=f"retail.reorder.{kind}", time="2026-11-24T12:00:00Z")
+        orders.put(message, topic="retail.reorders")
+
+    for number in ("PO-1", "PO-2", "PO-3"):
+        tell(f"asked-{number}", "requested", number)
+    tell("came-2", "delivered", "PO-2")
+    tell("asked-PO-1", "requested", "PO-1")  # sent again
+    orders.land()
+    with client(tmp_path) as (web, parts):
+        assert {"purchase_orders"} == {v.name for v in parts.poller.views} & {"purchase_orders", "reorders"}
+        found = view(entered(web), "purchase_orders")
+    assert [(r["order"], r["pieces"], r["left_then"], r["needed"]) for r in found] == [
+        ("PO-1", 9, 1, 4),
+        ("PO-3", 9, 1, 4),
+    ]
+    assert found[0]["product"] == shop.rows["products"][product,]["name"]
+    assert found[0]["store"] == shop.rows["stores"][store,]["name"]
 
 
 def test_the_life_of_a_product_tells_its_prices_and_shelves(made: tuple[TestClient, Parts], shop: Shop) -> None:

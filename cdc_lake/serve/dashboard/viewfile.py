@@ -65,6 +65,7 @@ class View:
     unit: str = ""
     key: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
     rows: int = 500
     every: float = 0
     width: str = "half"
@@ -78,9 +79,9 @@ class View:
         return {"view": self.name, **shown, "key": list(self.key), "parameters": [p for p, _ in self.parameters]}
 
     def fits(self, tables: Sequence[TableId]) -> bool:
-        """Whether all tables that it needs are there."""
+        """Whether all tables that it needs are there, and none of those that make it needless."""
         known = {str(t).lower() for t in tables} | {t.name.lower() for t in tables if t.schema == "public"}
-        return all(n.lower() in known for n in self.needs)
+        return all(n.lower() in known for n in self.needs) and not any(n.lower() in known for n in self.unless)
 
 
 def load_views(folder: Path) -> list[View]:
@@ -201,6 +202,7 @@ _KEYS: dict[str, Callable[[str], Any]] = {
     "unit": str,
     "key": _names,
     "needs": _names,
+    "unless": _names,
     "rows": _within(1, 5_000),
     "every": _seconds,
     "width": _one_of("half", "full"),

@@ -4,6 +4,7 @@
 -- about: Shelves below their reorder point, the ones that wait the longest first; since when, from their history.
 -- order: 50
 -- needs: inventory, stores, products
+-- unless: events.reorders
 -- rows: 200
 -- every: 5 seconds
 WITH low AS (
