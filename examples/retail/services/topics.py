@@ -9,6 +9,7 @@ from cdc_lake.service import Event, Merge
 # Two retailers may share a Kafka: RETAIL_TOPICS is what the names of the topics of one begin with.
 _RETAILER = os.environ.get("RETAIL_TOPICS", "retail")
 SCANS, ORDERS, STOCK, REORDERS = (f"{_RETAILER}.{name}" for name in ("scans", "orders", "stock", "reorders"))
+SHELF_CHANGES = f"{_RETAILER}.shelf_changes"
 
 # All that happens to a shelf in one order: scans, requests of orders, reorders. Key: <store_id>/<product_id>.
 SHELVES = Merge(f"{_RETAILER}.shelves", (SCANS, STOCK, REORDERS))
