@@ -29,10 +29,10 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     rows: Annotated[int, typer.Option("--rows", min=200, help="About how many rows to begin with.")] = DEFAULT_ROWS,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave stack, sink and a slow trade running.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave all of it running, and a slow trade.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop what a demo with --keep has left running.")] = False,
 ) -> None:
-    """Show it all: a living shop in PostgreSQL, captured, landed, and asked with SQL.
+    """Show it all: a living shop in PostgreSQL, captured, landed, asked with SQL, and followed by rules and services.
 
     It plays in a folder of its own (.cdc-lake/demo) with its own stack: yours is not touched. Everything is stopped
     at the end, on Ctrl-C and on failure; the lake it wrote stays readable until the next demo.

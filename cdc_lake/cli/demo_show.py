@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdc_lake.cli import output
+from cdc_lake.cli.demo_ask import Result
+from cdc_lake.cli.demo_chain import Link
 from cdc_lake.cli.demo_stage import FLUSH_SECONDS
-from cdc_lake.cli.demo_story import RATE, Answer, Deleted, Result, Story, TableReport
+from cdc_lake.cli.demo_story import RATE, Answer, Deleted, Followed, Story, TableReport
 
 if TYPE_CHECKING:
     from cdc_lake.local.retail.freshness import Freshness
@@ -53,6 +55,28 @@ class Show:
         rows = tuple(tuple(report[c] for c in columns) for report in reports)
         _table("Every row of the source against the lake", Result(columns, rows), limit=len(rows))
 
+    def followed(self, world: Followed) -> None:
+        """What came of a sale, step by step."""
+        links = world.chain.links()
+        _line("")
+        _line("What came of one sale, and how it is known: each step names the one that caused it")
+        for link in links:
+            after = (link.at - links[0].at).total_seconds()
+            when = f"{_cell(link.at)[11:]}  {f'+{after:.2f} s' if after else '':>8}"
+            _line("")
+            _line(f"  {when}  {link.step:<8} {link.what}")
+            _line(f"  {'':{len(when)}}  {'':8} {_names(link)}")
+        _line("")
+        for words in world.left_out:
+            _line(f"  {words}")
+
+
+def _names(link: Link) -> str:
+    """The ids of a step."""
+    because = "evidence" if link.step == "alert" else "caused by"
+    named = [link.id, link.cause and f"{because} {link.cause}", link.correlation and f"correlation {link.correlation}"]
+    return "   ".join(part for part in named if part)
+
 
 def next_commands(config_file: Path, *, kept: bool) -> list[tuple[str, str]]:
     """What to do next: words and a command that can be copied as it is."""
@@ -65,7 +89,7 @@ def next_commands(config_file: Path, *, kept: bool) -> list[tuple[str, str]]:
         ("the tables", f"{command} tables"),
     ]
     if not kept:
-        return [*look, ("a demo that goes on running", f"{program} demo --keep")]
+        return [*look, ("all of it running, and the dashboard", f"{program} demo --keep")]
     return [*look, ("prove it again", f"{command} verify"), ("stop everything", f"{program} demo --stop")]
 
 
@@ -73,9 +97,16 @@ def show_end(story: Story, commands: list[tuple[str, str]], *, kept: bool) -> No
     """How it went and what can be done next."""
     verdict = "Everything above was checked and held." if story.ok else "NOT everything above held: see the tables."
     state = "It goes on running, with a slow trade." if kept else "All is stopped; the lake can still be asked."
-    output.say(f"\n{verdict} {story.seconds:.0f} s. {state}\nNext:")
+    output.say(f"\n{verdict} {story.seconds:.0f} s. {state}")
+    dashboard = story.followed.dashboard
+    if dashboard is not None and kept:
+        output.say("The dashboard, with its token:")
+        output.console().print(f"  {dashboard.entry}", soft_wrap=True)
+    elif dashboard is not None:
+        output.say("The dashboard showed the alert, and the order where there is one. To open it: demo --keep, below.")
+    output.say("Next:")
     for words, command in commands:
-        output.say(f"  {words + ':':<32}{command}")
+        output.say(f"  {words + ':':<38}{command}")
 
 
 def document(story: Story, commands: list[tuple[str, str]], *, kept: bool) -> dict[str, Any]:
@@ -97,8 +128,22 @@ def document(story: Story, commands: list[tuple[str, str]], *, kept: bool) -> di
             "events_in_changes": _plain(story.deleted.events),
         },
         "verify": list(story.verified),
+        "world": _world(story.followed, kept=kept),
         "kept": kept,
         "next": [command for _, command in commands],
+    }
+
+
+def _world(followed: Followed, *, kept: bool) -> dict[str, Any]:
+    dashboard, chain = followed.dashboard, followed.chain
+    answers = dashboard and {"url": dashboard.url, "entry": dashboard.entry if kept else None}
+    links = [{**asdict(link), "at": link.at.isoformat()} for link in chain.links()]
+    return {
+        "dashboard": answers,
+        "alert": chain.alert_id,
+        "purchase_order": chain.order_number,
+        "chain": links,
+        "left_out": list(followed.left_out),
     }
 
 
@@ -128,6 +173,11 @@ def _table(title: str, result: Result, *, limit: int = SHOWN) -> None:
     output.table(result.columns, [[_cell(value) for value in row] for row in result.rows[:limit]], title=f"\n{title}")
     if len(result.rows) > limit:
         _note(f"… and {len(result.rows) - limit:,} more")
+
+
+def _line(text: str) -> None:
+    if not output.as_json():
+        output.console().print(text, soft_wrap=True, markup=False)
 
 
 def _note(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the demo plays: a project of its own inside the state folder, with its own stack, sink and background trade.
+"""Where the demo plays: a project of its own inside the state folder, with its own stack, and what runs beside it.
 
 Nothing of it touches the user's stack or lake. Its processes are found again by the folder's name in their arguments,
 so that the next demo also clears away what a killed one has left.
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,13 @@ BACKGROUND_RATE = 5
 
 _CONFIG = f"""\
 # Written by `cdc-lake demo`, and written anew by the next one.
-source: {{name: pos, connector: connectors/pos.json}}
+sources:
+  - {{name: pos, connector: connectors/pos.json}}<<events>>
 lake: {{uri: ./lake}}
 sink: {{flush_seconds: {FLUSH_SECONDS}}}   # default 5: the demo shows changes sooner and writes more, smaller files
 """
+# Commands that go on running: any other of the same configuration is the user's own.
+_COMMANDS = ("sink", "rules", "stream", "serve")
 
 
 class Stage:
@@ -42,8 +45,7 @@ class Stage:
         self.folder = folder.absolute()
         self.config_file = self.folder / DEFAULT_FILE
         self.stack = Stack(self.folder / STATE_FOLDER)
-        self._sink: subprocess.Popen[bytes] | None = None
-        self._sink_log_start = 0
+        self._running: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         self._told = ""
 
     @property
@@ -53,6 +55,10 @@ class Stage:
     @property
     def _trade_mark(self) -> str:
         return f"--for={self.folder}"
+
+    @property
+    def _service_mark(self) -> str:
+        return f"--state={self.folder / 'services'}"
 
     @property
     def sink_log(self) -> Path:
@@ -65,34 +71,60 @@ class Stage:
         self.stack.down(wipe=True, progress=say)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def prepare(self) -> Config:
-        """Write the project: its configuration and connector file."""
-        (self.folder / "connectors").mkdir(parents=True)
-        shipped = files("cdc_lake.init").joinpath("templates", "connector.json")
-        (self.folder / "connectors" / "pos.json").write_bytes(shipped.read_bytes())
-        self.config_file.write_text(_CONFIG, encoding="utf-8")
+    def prepare(self, *, events: tuple[str, ...] = (), more: Mapping[str, str] | None = None) -> Config:
+        """Write the project: its configuration and connector file, and `more` files by their path.
+
+        The topics `events` are landed, too.
+        """
+        shipped = files("cdc_lake.init").joinpath("templates", "connector.json").read_text(encoding="utf-8")
+        for name, text in {"connectors/pos.json": shipped, **(more or {})}.items():
+            file = self.folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        source = f"\n  - {{name: services, events: [{', '.join(events)}]}}" if events else ""
+        self.config_file.write_text(_CONFIG.replace("<<events>>", source), encoding="utf-8")
         # The user's CDC_LAKE__… variables are about another lake.
         return load_config(self.config_file, environ={})
 
-    def start_sink(self) -> None:
-        """Run the sink as the user would, in a process of its own."""
-        log = self.sink_log
-        self._sink_log_start = log.stat().st_size if log.exists() else 0
-        command = [sys.executable, "-m", "cdc_lake", self._mark, "sink", "run"]
-        self._sink = process.launch(command, log, cwd=self.folder, env=_environment())
+    def start(self, name: str, *words: str, stdout: int | None = None) -> None:
+        """Run a command of cdc-lake as the user would, in a process of its own, until the end of the demo."""
+        self._launch(name, ["-m", "cdc_lake", self._mark, *words], _environment(), stdout)
+
+    def start_service(self, name: str, module: str, folder: Path, *words: str) -> None:
+        """Run a service, whose module is found below `folder`."""
+        command = ["-m", module, "--bootstrap", self.stack.endpoints().bootstrap, self._service_mark, *words]
+        self._launch(name, command, _environment(PYTHONPATH=str(folder)), None)
+
+    def _launch(self, name: str, arguments: list[str], env: dict[str, str], stdout: int | None) -> None:
+        log = self.stack.state.log(name)
+        since = log.stat().st_size if log.exists() else 0
+        started = process.launch([sys.executable, *arguments], log, cwd=self.folder, env=env, stdout=stdout)
+        self._running[name] = (started, since)
 
     def check(self) -> None:
-        """Raise CdcLakeError with the sink's last words when it has ended."""
-        if self._sink is not None and (code := self._sink.poll()) is not None:
-            raise CdcLakeError(
-                "The demo's sink has ended by itself.",
-                why=f"Exit code {code}. {process.last_lines(self.sink_log, since=self._sink_log_start)}",
-                next=f"read {self.sink_log}",
-                code="sink_ended",
-            )
+        """Raise CdcLakeError with the last words of a process that has ended."""
+        for name, (running, since) in self._running.items():
+            if (code := running.poll()) is not None:
+                log = self.stack.state.log(name)
+                raise CdcLakeError(
+                    f"The demo's process {name} has ended by itself.",
+                    why=f"Exit code {code}. {process.last_lines(log, since=since)}",
+                    next=f"read {log}",
+                    code="sink_ended",
+                )
 
-    def wait(self, what: str, check: Callable[[], bool], *, seconds: float, say: Callable[[str], None]) -> None:
-        """Ask until `check` is true while the sink runs; CdcLakeError naming `what` when `seconds` have passed."""
+    def wait(
+        self,
+        what: str,
+        check: Callable[[], bool],
+        *,
+        seconds: float,
+        say: Callable[[str], None],
+        pause: float = 0.1,
+    ) -> None:
+        """Ask until `check` is true while all that was started runs; CdcLakeError naming `what` when `seconds` have
+        passed. `pause` is between two questions: those that cost much are in the way of what they wait for.
+        """
         deadline = time.monotonic() + seconds
         while not check():
             self.check()
@@ -103,11 +135,12 @@ class Stage:
                     next=f"read the logs in {self.stack.state.logs}",
                     code="demo_stalled",
                 )
-            words = process.last_lines(self.sink_log, since=self._sink_log_start, count=1)
+            since = self._running["sink"][1] if "sink" in self._running else 0
+            words = process.last_lines(self.sink_log, since=since, count=1)
             if words and words != self._told:
                 say(words)
                 self._told = words
-            time.sleep(0.1)
+            time.sleep(pause)
 
     def run(self, *words: str) -> dict[str, Any]:
         """What a command of cdc-lake says with `--json`. Raises CdcLakeError with its own words when it failed."""
@@ -139,21 +172,23 @@ class Stage:
         """Stop everything: trade and sink finish what they do, then the stack goes down. Data and logs stay."""
         try:
             process.end(process.find(self._trade_mark), how=signal.SIGTERM, seconds=15)
-            process.end(self._sinks(), how=signal.SIGTERM, seconds=30)
-            if self._sink is not None:
-                self._sink.wait(timeout=10)
-                self._sink = None
+            process.end(self._left(), how=signal.SIGTERM, seconds=30)
+            for running, _ in self._running.values():
+                running.wait(timeout=10)
+            self._running = {}
         finally:
             self.stack.down(progress=say)
 
-    def _sinks(self) -> list[psutil.Process]:
+    def _left(self) -> Iterator[psutil.Process]:
+        """What follows the log: services, and those of the commands that go on running."""
+        yield from process.find(self._service_mark)
         # A query of the user's on the same configuration carries the same mark.
-        return [p for p in process.find(self._mark) if _has_argument(p, "sink")]
+        yield from (p for p in process.find(self._mark) if _has_argument(p, _COMMANDS))
 
 
-def _has_argument(candidate: psutil.Process, word: str) -> bool:
+def _has_argument(candidate: psutil.Process, words: tuple[str, ...]) -> bool:
     try:
-        return word in candidate.cmdline()
+        return any(word in candidate.cmdline() for word in words)
     except psutil.Error:
         return False
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Protocol
 
+from cdc_lake.cli.demo_ask import Result, ask_lake, ask_source, orders_in_lake, question, there
+from cdc_lake.cli.demo_chain import Chain, Follower
 from cdc_lake.cli.demo_stage import Stage
 from cdc_lake.cli.demo_steps import Say, Step, Steps
+from cdc_lake.cli.demo_world import Dashboard, World
 from cdc_lake.config import Config
-from cdc_lake.errors import CdcLakeError
 from cdc_lake.local.retail import loader
 from cdc_lake.local.retail.freshness import Freshness, Watch
 from cdc_lake.local.retail.rows import Size
@@ -27,18 +28,6 @@ _EVENTS_OF_A_PRODUCT = """\
 SELECT __op AS op, product_id, nullif(name, '') AS name, __source_ts AS at
 FROM changes.public.products WHERE product_id = ? ORDER BY __offset"""
 QUESTIONS = {"low_stock": "What is in stock, and where it runs out", "sales_today": "The day's sales of each store"}
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The rows of a query with their columns' names."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-    def records(self) -> list[dict[str, Any]]:
-        """One dictionary a row."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +56,15 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """What came of one sale in the retailer's world; `dashboard` shows it, and is None where it is left out."""
+
+    chain: Chain
+    dashboard: Dashboard | None
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """What the demo found."""
 
@@ -77,6 +75,7 @@ class Story:
     prices: Result
     deleted: Deleted
     verified: tuple[TableReport, ...]
+    followed: Followed
     steps: tuple[Step, ...]
     seconds: float
 
@@ -89,6 +88,7 @@ class Story:
             and self.deleted.in_current == 0
             and any(event["op"] == "d" for event in self.deleted.events.records())
             and not any(report[kind] for report in self.verified for kind in ("missing", "extra", "different"))
+            and self.followed.chain.ok
         )
 
 
@@ -100,13 +100,15 @@ class Audience(Protocol):
     def prices(self, prices: Result) -> None: ...  # noqa: D102
     def deleted(self, gone: Deleted) -> None: ...  # noqa: D102
     def verified(self, reports: Sequence[TableReport]) -> None: ...  # noqa: D102
+    def followed(self, world: Followed) -> None: ...  # noqa: D102
 
 
 class Teller:
     """Plays the story on a stage."""
 
-    def __init__(self, stage: Stage, rows: int, show: Audience) -> None:
+    def __init__(self, stage: Stage, rows: int, show: Audience, world: World | None = None) -> None:
         self._stage = stage
+        self._world = world or World.here()
         self._rows = rows
         self._show = show
         self._steps = Steps()
@@ -124,14 +126,17 @@ class Teller:
             self._capture(config, workload)
             freshness = self._measure(watch)
             gone = self._close_shops(config, workload)
+        traded = workload.stats()
+        dashboard = self._world.open(self._stage, config)  # it starts while others answer
         return Story(
             loaded=loaded,
-            traded=workload.stats(),
+            traded=traded,
             freshness=freshness,
             answers=self._ask_both(config, dsn),
             prices=self._prices(config),
             deleted=self._gone(config, gone),
             verified=self._verify(),
+            followed=self._follow(config, dsn, workload, dashboard),
             steps=tuple(self._steps.done),
             seconds=self._steps.seconds,
         )
@@ -139,7 +144,7 @@ class Teller:
     def _set_up(self) -> tuple[Config, str]:
         with self._steps.step("Clear away an earlier demo") as say:
             self._stage.clear(say)
-            config = self._stage.prepare()
+            config = self._stage.prepare(events=self._world.topics, more=self._world.files())
         with self._steps.step("Start PostgreSQL, Kafka and Kafka Connect") as say:
             dsn = self._stage.stack.up(say).dsn
         return config, dsn
@@ -161,7 +166,8 @@ class Teller:
         from cdc_lake.capture.register import register
 
         with self._steps.step("Start the sink"):
-            self._stage.start_sink()
+            self._world.make_topics(config.bootstrap)
+            self._stage.start("sink", "sink", "run")
         with self._steps.step(
             "Register connectors/pos.json; the initial snapshot is taken while the shops are open"
         ) as say:
@@ -172,7 +178,7 @@ class Teller:
             self._stage.wait("a sale", lambda: len(workload.stats().orders) > sold, seconds=30, say=say)
             # A sale of now follows the whole snapshot in the stream: when it is seen, both have arrived.
             order = workload.stats().orders[sold]
-            self._stage.wait("a live sale in the lake", lambda: _there(config, _ORDER, order), seconds=seconds, say=say)
+            self._stage.wait("a live sale in the lake", lambda: there(config, _ORDER, order), seconds=seconds, say=say)
         with self._steps.step("Fold the snapshot into typed tables") as say:
             folded = self._stage.run("fold")["tables"]
             say(f"{sum(table['rows'] for table in folded):,} rows in {len(folded)} tables")
@@ -190,7 +196,7 @@ class Teller:
             workload.stop()
             # The last transaction of all: when it is seen, so is everything before it.
             last = workload.perform("signup").key
-            self._stage.wait("the last transaction", lambda: _there(config, _CUSTOMER, last), seconds=60, say=say)
+            self._stage.wait("the last transaction", lambda: there(config, _CUSTOMER, last), seconds=60, say=say)
         return gone
 
     def _ask_both(self, config: Config, dsn: str) -> tuple[Answer, ...]:
@@ -221,48 +227,28 @@ class Teller:
         self._show.verified(reports)
         return reports
 
+    def _follow(self, config: Config, dsn: str, workload: Workload, dashboard: Dashboard | None) -> Followed:
+        stage, world = self._stage, self._world
+        with self._steps.step(f"Start the retailer's world: {world.words}") as say:
+            stage.wait("the rule's beginning", lambda: world.ready(config), seconds=60, say=say)
+            if dashboard is not None:
+                stage.wait("the dashboard", lambda: dashboard.ask("/api/session") is not None, seconds=60, say=say)
+        with self._steps.step("Sell the last pieces of a shelf, and follow what comes of it") as say:
+            follower = Follower(config, dsn, workload.perform("sell_out").key, services=world.services)
+            stage.wait("all that comes of a sale", follower.complete, seconds=60, say=say, pause=0.4)
+            chain = follower.chain
+            if dashboard is not None:
+                stage.wait(
+                    "the alert and the order on the dashboard",
+                    lambda: dashboard.shows(alert=chain.alert_id, order=chain.order_number),
+                    seconds=60,
+                    say=say,
+                )
+        followed = Followed(chain, dashboard, world.left_out)
+        self._show.followed(followed)
+        return followed
+
 
 def _headlines(say: Say) -> Say:
     """Leaves out the indented details: SQL and settings, which `connector register` shows in full."""
     return lambda text: None if text.startswith(" ") else say(text)
-
-
-def orders_in_lake(config: Config, orders: Collection[int]) -> set[int]:
-    """Those of the orders that a new session sees."""
-    marks = ", ".join("?" * len(orders))
-    found = ask_lake(config, f"SELECT order_id FROM orders WHERE order_id IN ({marks})", list(orders))
-    return {row[0] for row in found.rows}
-
-
-def _there(config: Config, sql: str, value: int) -> bool:
-    """Whether the lake has the row; no, too, as long as it has not even the table."""
-    import duckdb
-
-    try:
-        return bool(ask_lake(config, sql, [value]).rows)
-    except (CdcLakeError, duckdb.CatalogException):
-        return False
-
-
-def question(name: str) -> str:
-    """The SQL text of one of the shipped questions."""
-    return files("cdc_lake.local.retail").joinpath("questions", f"{name}.sql").read_text(encoding="utf-8")
-
-
-def ask_source(dsn: str, sql: str) -> Result:
-    """The answer of PostgreSQL."""
-    with loader.connect(dsn) as connection:
-        cursor = connection.execute(sql.encode())
-        return Result(tuple(c.name for c in cursor.description or ()), tuple(cursor.fetchall()))
-
-
-def ask_lake(config: Config, sql: str, values: Sequence[object] = ()) -> Result:
-    """The answer of the lake, in a session of its own, so at the newest cut."""
-    from cdc_lake.query.session import open_session
-
-    session = open_session(config, sql=sql)
-    try:
-        cursor = session.connection.execute(sql, values)
-        return Result(tuple(c[0] for c in cursor.description or ()), tuple(cursor.fetchall()))
-    finally:
-        session.connection.close()

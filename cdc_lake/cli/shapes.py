@@ -106,6 +106,13 @@ SHAPES: dict[str, Any] = {
         "price_history": ["rows"],
         "deleted": {"table": "text", "key": "integer", "rows_in_current": "integer", "events_in_changes": ["rows"]},
         "verify": ["any"],
+        "world": {
+            "dashboard": {"?": {"url": "text", "entry": "text?"}},
+            "alert": "text",
+            "purchase_order": "text?",
+            "chain": [dict.fromkeys(("step", "at", "what", "id", "cause", "correlation"), "text")],
+            "left_out": ["text"],
+        },
         "kept": "boolean",
         "next": ["text"],
     },

@@ -63,17 +63,26 @@ def started(pid: int) -> float:
 
 
 def launch(
-    arguments: Sequence[str], log: Path, *, cwd: Path, env: Mapping[str, str], account: Account | None = None
+    arguments: Sequence[str],
+    log: Path,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    account: Account | None = None,
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own (Ctrl-C does not reach it), all its output appended to `log`."""
+    """Start a program in a session of its own (Ctrl-C does not reach it), all its output appended to `log`.
+
+    With `stdout`, as of `subprocess`, that goes elsewhere: no log is to hold it.
+    """
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as out:
         return subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
+            stdout=out if stdout is None else stdout,
+            stderr=out,
             cwd=cwd,
             env=dict(env),
             start_new_session=True,

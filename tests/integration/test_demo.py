@@ -7,15 +7,18 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
+from cdc_lake.cli.demo_ask import ask_lake, ask_source, question
 from cdc_lake.cli.demo_stage import Stage
-from cdc_lake.cli.demo_story import ask_lake, ask_source, question
 from cdc_lake.config import STATE_FOLDER, load_config
 from cdc_lake.local.retail.loader import TABLES
 from tests.shapes import check_shape
@@ -64,6 +67,33 @@ def wait_for_line(demo: subprocess.Popen[str], text: str) -> None:
     pytest.fail(f"the demo ended without saying: {text}")
 
 
+def assert_each_step_names_the_one_before(world: dict[str, Any]) -> None:
+    assert world["left_out"] == []
+    links = {link["step"]: link for link in world["chain"]}
+    assert links.keys() == {"sale", "change", "alert", "row", "scan", "reorder"}
+    assert links["sale"]["id"] in links["change"]["cause"]
+    assert links["alert"]["cause"] == links["change"]["cause"]
+    assert links["row"]["cause"] == links["change"]["id"]
+    assert links["scan"]["cause"] == links["row"]["id"]
+    assert links["reorder"]["cause"] == links["scan"]["id"]
+    assert links["reorder"]["correlation"] == links["scan"]["correlation"] == links["row"]["id"]
+    times = [datetime.fromisoformat(link["at"]) for link in world["chain"]]
+    assert times == sorted(times)
+
+
+def assert_the_dashboard_shows(world: dict[str, Any], logs: Path) -> None:
+    """To who has the token, which no log holds."""
+    dashboard = world["dashboard"]
+    assert httpx.get(f"{dashboard['url']}/api/state", trust_env=False).status_code == 401
+    with httpx.Client(base_url=dashboard["url"], trust_env=False, follow_redirects=True) as page:
+        assert page.get(dashboard["entry"]).status_code == 200
+        assert world["alert"] in {alert["id"] for alert in page.get("/api/alerts").json()["alerts"]}
+        shown = page.get("/api/views/purchase_orders").json()["rows"]
+        assert world["purchase_order"] in {row[0] for row in shown}
+    token = dashboard["entry"].partition("token=")[2]
+    assert not [log for log in logs.iterdir() if token in log.read_text(errors="replace")]
+
+
 def test_the_demo_proves_what_it_says_and_a_kept_one_answers_until_it_is_stopped(
     project: Path, eventually: Any
 ) -> None:
@@ -82,11 +112,13 @@ def test_the_demo_proves_what_it_says_and_a_kept_one_answers_until_it_is_stopped
     assert told["deleted"]["rows_in_current"] == 0
     assert told["deleted"]["events_in_changes"][-1]["op"] == "d"
     assert len(told["steps"]) > 8
+    assert_each_step_names_the_one_before(told["world"])
 
     config = load_config(project / STATE_FOLDER / "demo" / "cdc-lake.yaml", environ={})
     dsn = config.dsn(config.all_sources[0])
     background = [p for p in processes(project) if "cdc_lake.local.retail.workload" in p.cmdline()]
     assert len(background) == 1
+    assert_the_dashboard_shows(told["world"], project / STATE_FOLDER / "demo" / STATE_FOLDER / "logs")
     orders = "SELECT count(*) FROM orders"
     before = ask_lake(config, orders)
     eventually(lambda: ask_lake(config, orders) != before, "the kept demo to go on trading")
@@ -138,6 +170,20 @@ def test_a_failure_stops_all_that_was_started_and_says_why(project: Path) -> Non
     assert demo.returncode == 1
     assert "sink has ended by itself" in err
     assert "Traceback" not in err
+    assert processes(project) == []
+
+
+def test_a_part_of_the_world_that_fails_ends_the_demo_and_is_named(project: Path) -> None:
+    demo = start(project, "--rows", "1000")
+    wait_for_line(demo, "✓ Close the shops")
+    rules: list[psutil.Process] = []
+    last = time.monotonic() + 120
+    while not rules and time.monotonic() < last and demo.poll() is None:
+        rules = [p for p in processes(project) if "rules" in p.cmdline()]
+    rules[0].kill()
+    _, err = demo.communicate(timeout=900)
+    assert demo.returncode == 1
+    assert "rules has ended by itself" in err
     assert processes(project) == []
 
 

@@ -48,6 +48,7 @@ NOT_HERE = re.compile(
     r"^(make|docker|cd|export|pip|uv|python) |^PYTHON="
     r"|^cdc-lake (sql|demo|up|down|shop|init .*--dsn|--install-completion|status --watch|serve(?! --views))\b"
     r"|^cdc-lake sink run( --(tables|accept-gap|metrics|log) .*)?$"
+    r"|^cdc-lake query .* FROM events\."
 )
 LINES = list(dict.fromkeys(line for b, line in COMMAND_LINES if b not in OF_EVENTS and not NOT_HERE.search(line)))
 
