@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -52,8 +54,17 @@ def doctor(
         output.say(
             ", ".join(f"{number} {status}" for status, number in count.items()) + f", {len(skipped)} not checked."
         )
+    if any(check.name == "doctor.deadline" for check in checks):
+        _leave()
     if count[Status.FAIL]:
         raise typer.Exit(EXIT_DIFFERENCES)
+
+
+def _leave() -> NoReturn:
+    """End now: to take a thread down that waits in native code is what a Python that ends may crash of."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_DIFFERENCES)
 
 
 def _show(checks: list[Check], skipped: list[Skipped]) -> None:
