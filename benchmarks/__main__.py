@@ -25,6 +25,7 @@ from benchmarks import (
     objectstore,
     profile,
     promises,
+    retail,
     services,
     soak,
     start,
@@ -87,6 +88,7 @@ BENCHMARKS = {
     ),
     "telling": Benchmark("What do traces and lineage cost the sink?", telling.run, 60_000, 200_000, stack=False),
     "dashboard": Benchmark("What do open pages of the dashboard cost?", dashboard.run, 1_000, 1_000, stack=False),
+    "retail": Benchmark("How soon does a retailer see, hear and reorder?", retail.run, 500, 2_000, stack=False),
     "objectstore": Benchmark("What does an object store cost?", objectstore.run, 0, 0, stack=False),
 }
 
