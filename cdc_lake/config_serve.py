@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from pydantic import Field
 
 from cdc_lake.config_rules import Section
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-def is_local(address: str) -> bool:
-    """Whether a host:port is one that only this machine reaches."""
-    return urlsplit(f"//{address}").hostname in LOOPBACK
 
 
 class SqlLimits(Section):

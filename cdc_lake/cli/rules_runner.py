@@ -19,6 +19,7 @@ from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config
 from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError, LakeError, UsageError
 from cdc_lake.land.layout import list_sources
+from cdc_lake.listening import LOOPBACK
 from cdc_lake.query.news import News
 from cdc_lake.query.placed import Log, open_logs
 from cdc_lake.react.alerts import Alerts, counts
@@ -182,7 +183,7 @@ class Stopper:
 def _warn_of_plaintext(config: Config) -> None:
     for name, one in config.rules.outputs.items():
         url = urlsplit(one.url or "")
-        far = (one.host if one.kind == "email" else url.hostname) not in ("localhost", "127.0.0.1", "::1", None)
+        far = (one.host if one.kind == "email" else url.hostname) not in (*LOOPBACK, None)
         if far and (url.scheme == "http" or (one.kind == "email" and not one.starttls)):
             output.say(f"The output {name} is sent to in plain text: whoever is on the way can read alerts.")
 

@@ -11,12 +11,11 @@ from urllib.parse import parse_qsl
 from prometheus_client.exposition import choose_encoder
 
 from cdc_lake.errors import ConfigError
-from cdc_lake.listening import Answer, Listening, Respond, document
+from cdc_lake.listening import LOOPBACK, Answer, Listening, Respond, document
 from cdc_lake.service.answers import ALONE, Answering, checks, letters
 from cdc_lake.service.run import Runner
 
 log = logging.getLogger(__name__)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ALIVE_SECONDS = 120.0
 
 
@@ -31,7 +30,7 @@ class Server(Listening):
             raise ConfigError(f"This is no address: {address}", why="It is host:port.", next="--listen 127.0.0.1:8100")
         another = "give another address (--listen), or stop what listens there"
         careful = {"X-Content-Type-Options": "nosniff"}
-        asked = _guarded(answering) if host in _LOOPBACK else _logged(answering)
+        asked = _guarded(answering) if host in LOOPBACK else _logged(answering)
         super().__init__(address, (host, int(port)), asked, who="The service", next=another, headers=careful)
         self.url = f"http://{host}:{self.port}"
 
@@ -84,7 +83,7 @@ def _guarded(answering: Answering) -> Respond:
     def asked(target: str, headers: Message) -> Answer:
         named = headers.get("Host")
         host = (named or "").rpartition(":")[0].strip("[]") or named
-        return ask(target, headers) if host in _LOOPBACK else document(403, {"error": "This host is not served."})
+        return ask(target, headers) if host in LOOPBACK else document(403, {"error": "This host is not served."})
 
     return asked
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cdc_lake.checks import Check, fail, ok, warn
 from cdc_lake.config import Config
-from cdc_lake.config_serve import ServeSection, is_local
+from cdc_lake.config_serve import ServeSection
 from cdc_lake.errors import first_line
+from cdc_lake.listening import is_local
 from cdc_lake.serve.dashboard.token import token_file
 
 
