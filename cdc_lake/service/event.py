@@ -220,15 +220,19 @@ def answering(
 
 def _traceparent(cause: Event, name: str) -> str:
     """The cause's trace, else that of its correlation, with a span of the event's own."""
-    parts = cause.traceparent.split("-")
-    flags = parts[3] if len(parts) == 4 and len(parts[1]) == 32 else "01"
-    return f"00-{trace_of(cause)}-{_hex(name, 16)}-{flags}"
+    trace, flags = _carried(cause)
+    return f"00-{trace}-{_hex(name, 16)}-{flags}"
 
 
 def trace_of(event: Event) -> str:
     """The trace that an event carries, else the one that follows from its correlation."""
+    return _carried(event)[0]
+
+
+def _carried(event: Event) -> tuple[str, str]:
+    """That trace, and its flags."""
     parts = event.traceparent.split("-")
-    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else _hex(event.correlation, 32)
+    return (parts[1], parts[3]) if len(parts) == 4 and len(parts[1]) == 32 else (_hex(event.correlation, 32), "01")
 
 
 def _hex(text: str, digits: int) -> str:

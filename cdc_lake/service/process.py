@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cdc_lake.consume.factory import open_broker
-from cdc_lake.errors import EXIT_OK, CdcLakeError, ConfigError
+from cdc_lake.errors import EXIT_OK, CdcLakeError, ConfigError, lines
 from cdc_lake.service.answers import Answering
 from cdc_lake.service.held import Folder
 from cdc_lake.service.http import Server
@@ -65,9 +65,7 @@ def serve(service: Service, *, merges: Sequence[Merge] = (), arguments: Sequence
         else:
             run(service, merges, settings, told=_tell)
     except CdcLakeError as error:
-        for line in (error.message, error.why, error.next and f"next: {error.next}"):
-            if line:
-                print(line, file=sys.stderr)
+        print(lines(error), file=sys.stderr)
         return error.exit_code
     return EXIT_OK
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanContext, SpanKind
 
@@ -44,22 +44,17 @@ class ServiceSpans:
     def _tell(self, one: Handled, clock: Clock) -> None:
         begun, done = clock.at(one.begun), clock.at(one.done)
         cause = parse_traceparent(one.event.traceparent)
-        name, attributes = f"handle {one.event.type}", self._attributes(one)
+        name = f"handle {one.event.type}"
+        told: dict[str, Any] = {
+            "kind": SpanKind.CONSUMER,
+            "attributes": self._attributes(one),
+            "error": one.error,
+        }
         if cause is not None:
-            whole = self._tracing.span(
-                name,
-                begun,
-                done,
-                parent=remote(cause),
-                kind=SpanKind.CONSUMER,
-                attributes=attributes,
-                error=one.error,
-            )
+            whole = self._tracing.span(name, begun, done, parent=remote(cause), **told)
         else:  # a trace of its own: the one that the events carry that it causes
-            trace_id = int(trace_of(one.event), 16)
-            whole = self._tracing.begin(
-                name, trace_id, begun, done, kind=SpanKind.CONSUMER, attributes=attributes, error=one.error
-            )
+            trace = int(trace_of(one.event), 16)
+            whole = self._tracing.begin(name, trace, begun, done, **told)
         for record in one.sent if whole is not None else ():
             self._sent(record, done, whole)
 
