@@ -25,7 +25,7 @@ import psycopg
 
 import cdc_lake
 from benchmarks import source
-from benchmarks.report import Report, say, wait
+from benchmarks.report import Report, say, spread, wait
 from cdc_lake.capture.connect import ConnectClient
 from cdc_lake.config import load_config
 from cdc_lake.local.stack import Stack
@@ -112,11 +112,11 @@ def _measure(config: Path, dsn: str, rate: int, seconds: int) -> tuple[float, fl
     since = commits[0][0] + WARM_SECONDS
     counted = [c for c in commits if c[0] >= since]
     newest = [key for _, key in looks]
-    delays = sorted(looks[bisect.bisect_left(newest, key)][0] - begun for begun, key in counted)
+    delays = [looks[bisect.bisect_left(newest, key)][0] - begun for begun, key in counted]
     spent = counted[-1][0] - counted[0][0]
     reached = (counted[-1][1] - counted[0][1]) / spent
     say(f"{rate}/s: {len(delays)} transactions, {len(looks)} looks")
-    return reached, delays[len(delays) // 2], delays[len(delays) * 99 // 100], delays[-1]
+    return reached, *spread(delays)
 
 
 def _commit(dsn: str, rate: int, seconds: float) -> list[Look]:

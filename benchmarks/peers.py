@@ -25,6 +25,7 @@ from kafka import KafkaConsumer, TopicPartition
 from benchmarks.report import say
 from cdc_lake.budget import AMPLE
 from cdc_lake.consume.confluent import fetching
+from cdc_lake.local.jars import cache_folder
 
 Row = dict[str, Any]
 _BATCH = 10_000
@@ -149,7 +150,7 @@ def spark_environment() -> Path:
 
 def environment(name: str, what: str, packages: Sequence[str]) -> Path:
     """The python of an environment with `packages`, made once in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / name
+    cache = cache_folder() / name
     python = cache / "env" / "bin" / "python"
     if not (cache / "ready").exists():
         say(f"installing {what} into the cache, once")

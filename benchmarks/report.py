@@ -99,6 +99,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def spread(delays: Sequence[float]) -> tuple[float, float, float]:
+    """p50, p99 and the greatest of some."""
+    ordered = sorted(delays)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1]
+
+
 def wait(done: Callable[[], bool], what: str, seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not done():

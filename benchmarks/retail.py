@@ -11,13 +11,12 @@ import bisect
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
 from benchmarks.dashboard import Pages
-from benchmarks.report import Cell, Report, say
+from benchmarks.report import Cell, Report, say, spread
 from cdc_lake.capture.register import register
 from cdc_lake.cli.demo_ask import ask_lake
 from cdc_lake.cli.demo_stage import Stage
@@ -119,15 +118,10 @@ async def _measure(config: Config, dsn: str, dashboard: Dashboard, rate: int) ->
     told = [seen - at for at, seen in alerts.seen.values() if begun + offset <= at <= ended + offset]
     orders = [float(delay) for (delay,) in found]
     rows = {"the dashboard": shown, "the alert": told, "the purchase order": orders}
-    return [(name, reached, len(delays), *_spread(delays)) for name, delays in rows.items()]
-
-
-def _spread(delays: Sequence[float]) -> tuple[Cell, Cell, Cell]:
-    """p50, p99 and the greatest."""
-    ordered = sorted(delays)
-    if not ordered:
-        return None, None, None
-    return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100], ordered[-1]
+    return [
+        (name, reached, len(delays), *(spread(delays) if delays else (None, None, None)))
+        for name, delays in rows.items()
+    ]
 
 
 class _Alerts(threading.Thread):
