@@ -115,14 +115,13 @@ def open_alert(
         "key": key,
         "severity": severity,
         "title": title,
-    }
-    row |= {
-        "title": title,
         "at": when,
         "position": 1,
         "evidence": [evidence],
         "evidence_count": 3,
         "notify": None,
         "by": None,
+        "note": None,
+        "recorded_at": when,
     }
-    Ledger(f"{folder}/lake", "pos").add([row | {"note": None, "recorded_at": when}])
+    Ledger(f"{folder}/lake", "pos").add([row])

@@ -13,6 +13,8 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
+from cdc_lake.local.jars import cache_folder
+
 
 def layer(name: str, *requirements: str) -> Path:
     """The python of an environment with `requirements`, laid over that of the tests; made once, in the user's cache.
@@ -60,8 +62,7 @@ def other_pythons() -> list[Path]:
 
 
 def _once(name: str, what: str, make: Callable[[Path], None]) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / "layers"
-    folder = home / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    folder = cache_folder() / "layers" / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         # Tests run side by side, and each may be the first.

@@ -101,17 +101,21 @@ class Shop:
         self.processes.append(Process(process, json.loads(line)["url"]))
         return self.processes[-1]
 
-    def replay(self, *arguments: str) -> dict[str, int]:
-        """Send the inventory's dead letters again."""
-        code = _RUN.format(module="inventory", version=1, more="", merges="[]")
-        done = subprocess.run(
-            [sys.executable, "-c", code, "--bootstrap", self.bootstrap, "--replay", *arguments],
+    def ends(self, *arguments: str, version: int = 1) -> subprocess.CompletedProcess[str]:
+        """The inventory as a process that ends by itself."""
+        code = _RUN.format(module="inventory", version=version, more="", merges="[]")
+        return subprocess.run(
+            [sys.executable, "-c", code, "--bootstrap", self.bootstrap, *arguments],
             env={**os.environ, "RETAIL_TOPICS": self.topics, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=False,
             timeout=120,
         )
+
+    def replay(self, *arguments: str) -> dict[str, int]:
+        """Send the inventory's dead letters again."""
+        done = self.ends("--replay", *arguments)
         assert done.returncode == 0, done.stderr
         sent: dict[str, int] = json.loads(done.stdout)["replayed"]
         return sent
@@ -234,15 +238,7 @@ def test_a_new_version_takes_over_and_while_the_inventory_is_away_the_others_ans
     )
     new = shop.start("inventory", "--no-send", version=2)
     wait_for(lambda: new.get("/readyz")["ready"] and stock_of(new) == stock_of(old), "version 2 to be filled")
-    code = _RUN.format(module="inventory", version=2, more="", merges="[]")
-    refused = subprocess.run(
-        [sys.executable, "-c", code, "--bootstrap", shop.bootstrap, "--state", str(shop.folder / "other")],
-        env={**os.environ, "RETAIL_TOPICS": shop.topics, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    refused = shop.ends("--state", str(shop.folder / "other"), version=2)
     assert refused.returncode == 1
     assert "inventory-v1 still runs" in refused.stderr
     old.stop()

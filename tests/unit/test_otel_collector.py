@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cdc_lake.checks import Status
+from cdc_lake.local.jars import cache_folder
 from cdc_lake.trace.check import check_traces
 from tests.collectors import Received, receiver, spans_of
+from tests.unit.test_cli_rules import until
 from tests.unit.test_traces import APPLICATION, land
 
-HOME = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdc-lake" / "otelcol"
+HOME = cache_folder() / "otelcol"
 COLLECTOR = HOME / "otelcol"
 BUILD = f"go run go.opentelemetry.io/collector/cmd/builder@v0.165.0 --config tests/otelcol.yaml --output-path {HOME}"
 CONFIG = """
@@ -59,13 +60,6 @@ def _running(folder: Path, onward: Received) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-def until(there: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 def test_a_collector_takes_all_spans_of_a_flush_and_keeps_their_ids_and_links(
