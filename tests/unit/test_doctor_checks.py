@@ -784,12 +784,12 @@ def check_names() -> set[str]:
     """Every constant in the modules of checks that looks like a check's name."""
     package = ROOT / "cdc_lake"
     files = [
-        *(package / "capture" / "checks").glob("*.py"), *package.glob("*/check_*.py"), *package.glob("check_*.py"),
-        *(package / "cli").glob("doctor*.py"), *(package / "init").glob("*.py"), *package.glob("*/check.py"),
+        *(package / "capture" / "checks").glob("*.py"), *package.glob("**/check_*.py"), *package.glob("**/check.py"),
+        *(package / "cli").glob("doctor*.py"), *(package / "init").glob("*.py"),
     ]  # fmt: skip
     parts = (
         "machine|stack|connect|connector|source|slot|publication|tables|columns|role|broker|topics|sink|lake|doctor"
-        "|traces|lineage"
+        "|traces|lineage|serve"
     )
     constants = {
         node.value
