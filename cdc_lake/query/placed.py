@@ -33,7 +33,7 @@ from cdc_lake.query.session import read_sources
 # After the columns of `changes` and before the source's own: the position of the change's transaction.
 POSITION = "__position"
 # Names that relations over placed changes use beside it.
-_TAKEN = (POSITION, "__clock", "__clock_before", "__et", "__time", "__why", "__fresh", "__closed", "__at")
+_TAKEN = (POSITION, "__clock", "__clock_before", "__et", "__time", "__why", "__fresh", "__closed", "__at", "__row")
 # A commit time before all others, in microseconds.
 NEVER = -(1 << 62)
 

@@ -137,10 +137,17 @@ class Reader:
     def batches(self, placed: Placed, tables: set[TableId]) -> dict[TableId, str]:
         """The placed changes of each table, decoded once for all who read them."""
         made = {}
-        for number, table in enumerate(sorted(tables)):
+        for number, (table, changes) in enumerate(self.changes(placed, tables).items()):
+            made[table] = f"{_BATCH}_{number}"
+            placed.log.con.execute(f"CREATE OR REPLACE TABLE {made[table]} AS {changes}")
+        return made
+
+    def changes(self, placed: Placed, tables: set[TableId]) -> dict[TableId, str]:
+        """Queries for the placed changes of each table: who reads them once leaves out what it does not need."""
+        found = {}
+        for table in sorted(tables):
             at, lows = self.lows.get(table, (-1, {}))
             known = lows if at == placed.after else {}
-            made[table] = f"{_BATCH}_{number}"
-            placed.log.con.execute(f"CREATE OR REPLACE TABLE {made[table]} AS {placed.changes(table, known)}")
+            found[table] = placed.changes(table, known)
             self.lows[table] = (placed.upto, placed.lows_after(table, known))
-        return made
+        return found

@@ -50,7 +50,7 @@ class Item:
 @dataclass(frozen=True, slots=True)
 class Query:
     """A model's query. `names` are, in lower case, all names that it uses as columns; `own`, by alias, what an event of
-    a stream must meet by itself to be in any row of a join."""
+    a stream must meet by itself to be in any row."""
 
     model: Model
     sources: tuple[Source, ...]
@@ -106,7 +106,7 @@ def parse(con: duckdb.DuckDBPyConnection, model: Model) -> Query:
     _refuse_functions(model, node)
     names = frozenset(str(c).lower() for n in nodes_of(node) for c in n.get("column_names") or ())
     times = frozenset(w.lower() for _, text in model.times for w in _words(con, text))
-    own = _own(con, sources, node) if len(sources) > 1 else {}
+    own = _own(con, sources, node)
     query = Query(model, sources, items, where, _groups(node, items), node.get("having"), names | times, own)
     _refuse_shape(query, node)
     return query
@@ -117,6 +117,8 @@ def _own(con: duckdb.DuckDBPyConnection, sources: tuple[Source, ...], node: Node
 
     What WHERE says of the right side of a LEFT JOIN is none: it is asked of rows without one, too.
     """
+    if len(sources) == 1:
+        return {sources[0].alias: f"({text_of(con, node['where_clause'])})"} if node.get("where_clause") else {}
     found: dict[str, list[str]] = {s.alias: [] for s in sources}
     parts = [(s.alias, c) for s in sources[1:] for c in _conjuncts(s.condition)]
     parts += [(s.alias, c) for s in sources if not s.left for c in _conjuncts(node.get("where_clause"))]

@@ -229,8 +229,8 @@ def steps(log: Log, shape: Shape, memory: Memory, upto: int, *, chunk: int = CHU
         if placed.upto == memory.position:
             return  # no transaction is there; what is at the cut is reached by the next one
         streams = {s.alias: shape.tables[s.alias] for s in shape.query.streams}
-        batches = reader.batches(placed, set(streams.values()))
-        changes = {alias: batches[table] for alias, table in streams.items()}
+        queries = reader.changes(placed, set(streams.values()))
+        changes = {alias: f"({queries[table]})" for alias, table in streams.items()}
         step = advance(log.con, shape, memory, Input(placed, changes, versions))
         memory = step.memory
         yield step

@@ -26,9 +26,13 @@ from cdc_lake.react.stream.work import WORK, Columns, Moment, make, restored, sa
 from cdc_lake.sqltext import ident, literal
 
 # An event that a model could not count: which, and why.
-_LATE = """{stream} AS stream, {table} AS "table", __op AS op, CAST(__key AS VARCHAR) AS key,
-    CAST(coalesce(__after, __before) AS VARCHAR) AS row, __why AS why, make_timestamptz(__et) AS event_time,
-    __tx_id AS tx_id, __tx_order AS tx_order, {position} AS position"""
+_LATE = """{stream} AS stream, {table} AS "table", __row.op, __row.key, __row."row", __why AS why,
+    make_timestamptz(__et) AS event_time, __row.tx_id, __tx_order AS tx_order, {position} AS position"""
+# What is kept of an event for that: of one that counts nothing, for these are the wide ones.
+_ROW = """CASE WHEN __why IS NOT NULL THEN {'op': __op, 'key': CAST(__key AS VARCHAR),
+    'row': CAST(coalesce(__after, __before) AS VARCHAR), 'tx_id': __tx_id} END AS __row"""
+# What an evaluation needs of every event, beside the columns that the query names.
+_NEEDED = (POSITION, "__tx_order", "__et", "__time", "__at", "__why")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,8 @@ def _advance(con: duckdb.DuckDBPyConnection, shape: Shape, memory: Memory, given
     query, placed, relations = shape.query, given.placed, dict(given.versions)
     moment = Moment(placed.ended - shape.model.lateness, placed.clock, shape.model.lateness)
     for number, source in enumerate(query.streams):
-        own = query.own.get(source.alias, "true") if len(query.streams) > 1 else "true"
-        seen = _seen(shape, source, given.changes[source.alias], placed, memory.position)
-        relations[source.alias] = make(
-            con, f"in_{number}", _counted(query, ident(source.alias), make(con, f"seen_{number}", seen), own)
-        )
+        seen = make(con, f"seen_{number}", _seen(shape, source, given.changes[source.alias], placed, memory.position))
+        relations[source.alias] = f"({_counted(query, seen)})"
     late = con.sql(_late(shape, relations)).to_arrow_table() if query.timed else None
     items = ", ".join(
         f"(\n{text_of(con, i.node)}\n) AS {ident(n)}" for i, (n, _) in zip(query.items, shape.columns, strict=True)
@@ -108,16 +109,18 @@ def _seen(shape: Shape, source: Source, changes: str, placed: Placed, after: int
     own = "__clock" if time is None else micros(time)
     why = f"""CASE WHEN __et IS NULL THEN 'no time' WHEN __et < __clock_before - {model.lateness} THEN 'late'
         WHEN __et > __clock + {model.ahead} THEN 'in the future' END"""
-    return f"""SELECT * EXCLUDE (__clock, __clock_before), make_timestamptz(__et) AS __time,
-        {why if query.timed else "NULL"} AS __why FROM (SELECT *, {own} AS __et FROM (
+    names = ", ".join(literal(n) for n in sorted({*query.names, *_NEEDED}))
+    return f"""SELECT COLUMNS(lambda c: lower(c) IN ({names})), {_ROW if query.timed else "NULL AS __row"} FROM (
+        SELECT *, make_timestamptz(__et) AS __time, {why if query.timed else "NULL"} AS __why
+        FROM (SELECT *, {own} AS __et FROM (
             SELECT c.*, t.clock AS __clock, t.before AS __clock_before, CAST({at} AS BIGINT) AS __at
             FROM {changes} c JOIN {placed.clock} t ON c.{POSITION} = t.position WHERE c.{POSITION} > {after}
-            ) AS {ident(source.alias)})"""
+            ) AS {ident(source.alias)})) AS {ident(source.alias)} WHERE {query.own.get(source.alias, "true")}"""
 
 
-def _counted(query: Query, alias: str, seen: str, own: str) -> str:
-    """The events that count and meet `own`, once for each window that they are in."""
-    rows, window = f"SELECT * EXCLUDE (__why) FROM {seen} AS {alias} WHERE __why IS NULL AND {own}", query.model.window
+def _counted(query: Query, seen: str) -> str:
+    """The events that count, once for each window that they are in."""
+    rows, window = f"SELECT * EXCLUDE (__why, __row) FROM {seen} WHERE __why IS NULL", query.model.window
     if window is None:
         return rows
     if window.kind == "session":
@@ -132,14 +135,13 @@ def _counted(query: Query, alias: str, seen: str, own: str) -> str:
 
 
 def _late(shape: Shape, relations: Mapping[str, str]) -> str:
-    """The events that do not count, of a join all, else those that the query would have looked at."""
+    """The events that do not count: of a join all, else those that the query would have looked at."""
     query, parts = shape.query, []
     for number, source in enumerate(query.streams):
         seen = f"{WORK}_seen_{number}"
         table = literal(str(shape.tables[source.alias]))
         shown = _LATE.format(stream=literal(source.alias), table=table, position=POSITION)
-        own = query.own.get(source.alias, "true") if len(query.streams) > 1 else "true"
-        part = f"SELECT {shown} FROM {seen} AS {ident(source.alias)} WHERE __why IS NOT NULL AND {own}"
+        part = f"SELECT {shown} FROM {seen} WHERE __why IS NOT NULL"
         if len(query.streams) == 1:
             none = ", ".join(f"CAST(NULL AS TIMESTAMPTZ) AS {n}" for n in WINDOW_COLUMNS)
             late = {source.alias: f"(SELECT *, {none} FROM {seen} WHERE __why IS NOT NULL)"}
