@@ -42,9 +42,9 @@ docs: env ## write the reference pages and schemas again, from the code, and bui
 
 RESOLVE := uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: ## resolve pyproject.toml again into the lock files (needs uv)
-	$(RESOLVE) --extra embedded --extra fast --extra notebooks --extra otel --extra lineage --extra service --extra serve --group dev --group build -o requirements.lock
+	$(RESOLVE) --extra embedded --extra fast --extra notebooks --extra otel --extra lineage --extra service --extra serve --extra registry --group dev --group build -o requirements.lock
 	$(RESOLVE) --extra embedded --extra fast --extra service --extra serve --group build -c requirements.lock -o requirements-demo.lock
-	$(RESOLVE) --extra fast --extra otel --extra lineage --extra serve --group build -c requirements.lock -o requirements-image.lock
+	$(RESOLVE) --extra fast --extra otel --extra lineage --extra serve --extra registry --group build -c requirements.lock -o requirements-image.lock
 
 clean: ## stop the embedded stack; remove its data, the environment and the caches (a lake stays)
 	@if [ -x $(PYTHON_IN) ] && [ -e .cdc-lake ]; then $(PYTHON_IN) -m cdc_lake down --wipe; fi

@@ -93,6 +93,13 @@ class EventDecoder:
         tables = [self._described(part, schemas) for part in tables]
         return Decoded(tables, _batch_end(rows, name, now, upto), dead, schemas, (begun, time.monotonic()))
 
+    def look(self, batch: RecordBatch) -> None:
+        """Events carry all that is needed."""
+
+    def awaits(self) -> str:
+        """Nothing."""
+        return ""
+
     def assigned(self, ends: Mapping[TopicPartition, int]) -> None:
         """Look into the log again, before the next message of their topics, for events that others landed; and let the
         time of batches wait for these partitions until they are read up to here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_lake.budget import AMPLE
-from cdc_lake.decode.inline import Cut, InlineSchemas, schema_id
+from cdc_lake.decode.cutting import Cutter
+from cdc_lake.decode.inline import Cut, schema_id
 from cdc_lake.decode.records import DeadLetter, Decoded, TableRows, letter, why_not_json
+from cdc_lake.decode.wire import MAGIC, WireFormat, numbers
 from cdc_lake.events import RecordBatch, SchemaVersion, TableId, TopicPartition, concatenated
 
 _ENVELOPE = """
@@ -46,6 +48,15 @@ _WITH_IMAGE = ("c", "u", "r")
 _OPERATIONS = (*_WITH_IMAGE, "d", "t")
 
 
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """A batch as one row a record; what its schema ids stand for; and why records could not be read, by row."""
+
+    table: pa.Table
+    schemas: dict[str, tuple[str, str | None]]
+    faults: dict[int, tuple[str, str]]
+
+
 class Decoder:
     """Decodes rounds of record batches. Holds what it learned of each topic's inline schemas between rounds."""
 
@@ -57,12 +68,13 @@ class Decoder:
         joined: int = AMPLE.joined,
         threads: int = 2,
         duck: duckdb.DuckDBPyConnection | None = None,
+        wire: WireFormat | None = None,
     ) -> None:
+        self._wire = wire or WireFormat()
         # The table of a topic's tombstones when no other record of their round names it.
         self._home = home
         self._transaction_topic = transaction_topic
-        self._values: dict[str, InlineSchemas] = {}
-        self._keys: dict[str, InlineSchemas] = {}
+        self._cutter = Cutter(self._wire)
         self._key_schemas: dict[str, str] = {}
         self._unkeyed: set[str] = set()
         self._joined = joined
@@ -85,6 +97,15 @@ class Decoder:
         transactions = self._transactions(metadata, dead) if metadata else None
         return Decoded(tables, transactions, dead, schemas, (begun, time.monotonic()))
 
+    def look(self, batch: RecordBatch) -> None:
+        """Begin to fetch the registered schemas of records that will be decoded."""
+        if (schemas := self._wire.schemas) is not None:
+            schemas.want(numbers(batch.values, batch.prefix) | numbers(batch.keys))
+
+    def awaits(self) -> str:
+        """What must come from the registry first."""
+        return "" if self._wire.schemas is None else self._wire.schemas.awaits()
+
     def assigned(self, ends: Mapping[TopicPartition, int]) -> None:
         """What it remembers of topics holds whoever reads them."""
 
@@ -95,15 +116,15 @@ class Decoder:
         self, batches: Sequence[RecordBatch], dead: list[DeadLetter], schemas: list[SchemaVersion]
     ) -> list[TableRows]:
         cut = [self._cut(batch) for batch in batches]
-        records = _concat([table for table, _ in cut])
+        records = _concat([part.table for part in cut])
         envelope = self._extract(_ENVELOPE, records)
         ok = _acceptable(envelope)
         if not pc.all(ok).as_py():
-            dead.extend(_dead(batches, ok, envelope))
+            dead.extend(_dead(batches, ok, cut))
         result: list[TableRows] = []
         ids: dict[str, tuple[str, str | None]] = {}
-        for _, found in cut:
-            ids.update(found)
+        for part in cut:
+            ids.update(part.schemas)
         for topic, start, end in _topic_ranges(batches):
             rows = _log_rows(records.slice(start, end - start), envelope.slice(start, end - start))
             kept = rows if pc.all(ok.slice(start, end - start)).as_py() else rows.filter(ok.slice(start, end - start))
@@ -111,10 +132,9 @@ class Decoder:
         schemas.extend(_runs(result, ids))
         return [TableRows(t.topic, t.table, t.rows.drop_columns(["schema", "tbl"])) for t in result]
 
-    def _cut(self, batch: RecordBatch) -> tuple[pa.Table, dict[str, tuple[str, str | None]]]:
+    def _cut(self, batch: RecordBatch) -> _Records:
         topic = batch.tp.topic
-        values = self._values.setdefault(topic, InlineSchemas()).cut(batch.values, batch.prefix)
-        keys = self._keys.setdefault(topic, InlineSchemas()).cut(batch.keys)
+        values, keys = self._cutter.values(batch), self._cutter.keys(batch)
         if keys.schemas and keys.schema_index.null_count < len(batch):
             self._unkeyed.discard(topic)
             self._key_schemas[topic] = keys.schemas[-1]
@@ -137,7 +157,8 @@ class Decoder:
                 "headers": headers,
             }
         )
-        return table, found
+        faults = {row: (why[0], f"key: {why[1]}") for row, why in keys.faults.items()} | dict(values.faults)
+        return _Records(table, found, faults)
 
     def _extract(self, query: str, records: pa.Table) -> pa.Table:
         return _concat([self._ask(query, part) for part in _parts(records)])
@@ -154,14 +175,15 @@ class Decoder:
             self._duck.unregister("records")
 
     def _transactions(self, batches: Sequence[RecordBatch], dead: list[DeadLetter]) -> pa.Table:
-        records = _concat([self._cut(batch)[0] for batch in batches])
+        cut = [self._cut(batch) for batch in batches]
+        records = _concat([part.table for part in cut])
         found = self._extract(_TRANSACTION, records)
         ok = pc.fill_null(
             pc.and_(pc.is_in(found["status"], pa.array(["BEGIN", "END"])), pc.is_valid(found["tx_id"])), False
         )
         ok = ok.combine_chunks() if isinstance(ok, pa.ChunkedArray) else ok
         if not pc.all(ok).as_py():
-            dead.extend(_dead(batches, ok, None))
+            dead.extend(_dead(batches, ok, cut))
         for column in ("topic", "partition", "offset"):
             found = found.append_column(f"__{column}", records[column])
         return _stamped(found).filter(ok)
@@ -318,15 +340,24 @@ def _by_table(topic: str, rows: pa.Table, home: TableId | None) -> Iterator[Tabl
         yield TableRows(topic, table, rows.filter(pc.fill_null(mine, i == 0)))
 
 
-def _dead(batches: Sequence[RecordBatch], ok: pa.Array, envelope: pa.Table | None) -> Iterator[DeadLetter]:
+def _dead(batches: Sequence[RecordBatch], ok: pa.Array, cut: Sequence[_Records]) -> Iterator[DeadLetter]:
     bad = set(pc.indices_nonzero(pc.invert(ok)).to_pylist())
     start = 0
-    for batch in batches:
+    for batch, records in zip(batches, cut, strict=True):
         for i in (n - start for n in sorted(bad) if start <= n < start + len(batch)):
-            key, value = batch.keys[i].as_py(), batch.value(i)
-            error_class, reason = why_not_json(value) or _why_not_event(key, value)
+            error_class, reason = records.faults.get(i) or _why_dead(batch, records, i)
             yield letter(batch, i, error_class, reason)
         start += len(batch)
+
+
+def _why_dead(batch: RecordBatch, records: _Records, row: int) -> tuple[str, str]:
+    key, value = batch.keys[row].as_py(), batch.value(row)
+    # Of what came through a registry its JSON is what says why.
+    if key is not None and key.startswith(MAGIC):
+        key = records.table["k"][row].as_py().encode()
+    if value is not None and value.startswith(MAGIC):
+        value = records.table["v"][row].as_py().encode()
+    return why_not_json(value) or _why_not_event(key, value)
 
 
 def _why_not_event(key: bytes | None, value: bytes | None) -> tuple[str, str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,11 +22,13 @@ _MAX_PREFIXES = 64
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Payloads of one batch, and for each row which inline schema it had (index into `schemas`; null: none)."""
+    """Payloads of one batch, and for each row which schema it had (index into `schemas`; null: none); by row, the error
+    class and the reason of what could not be read."""
 
     payloads: pa.Array
     schema_index: pa.Array
     schemas: tuple[str, ...]
+    faults: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
 
 class InlineSchemas:
@@ -48,8 +51,8 @@ class InlineSchemas:
                 self._last = prefix
                 # The last brace closes what the prefix opened.
                 rest = pc.binary_slice(values, 0, -1)
-                return self._labelled(_prepended(shared[len(prefix) :], rest), prefix)
-            values = _prepended(shared, values)
+                return self._labelled(prepended(shared[len(prefix) :], rest), prefix)
+            values = prepended(shared, values)
         if self._last is not None:
             matches = pc.starts_with(values, self._last)
             if pc.all(matches).as_py() is not False:
@@ -105,7 +108,8 @@ class InlineSchemas:
         return prefix
 
 
-def _prepended(prefix: bytes, values: pa.Array) -> pa.Array:
+def prepended(prefix: bytes, values: pa.Array) -> pa.Array:
+    """`values` with `prefix` before each that is there."""
     nothing = pa.scalar(b"", values.type)
     return pc.binary_join_element_wise(pa.scalar(prefix, values.type), values, nothing) if prefix else values
 

@@ -57,6 +57,13 @@ class Decodes(Protocol):
     def decode(self, batches: Sequence[RecordBatch]) -> Decoded:
         """Decode `batches` of any topics. Never raises for a bad record: it becomes a dead letter."""
 
+    def look(self, batch: RecordBatch) -> None:
+        """These records will be decoded: begin to fetch what that needs. Never waits; called by the sink's loop."""
+
+    def awaits(self) -> str:
+        """In words, what must come before the records that were looked at can be decoded; empty when nothing must.
+        Never waits; called by the sink's loop."""
+
     def assigned(self, ends: Mapping[TopicPartition, int]) -> None:
         """These partitions were given to this process, each with the offset at which it ends now. Others may have
         landed what they hold until then."""
