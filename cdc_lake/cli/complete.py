@@ -1,111 +1,182 @@
-"""What may stand next in a command line, from live state: tables, connectors, dead letters, and words of a choice.
+"""Answers a shell at each press of a key: what may stand next in the line.
 
-A shell asks at each press of a key, so nothing heavy is imported where a folder and a file tell. Whatever goes wrong,
-nothing is suggested and nothing is said: the person has not run anything yet.
+The commands are not imported for it, which would take longer than a person waits: their words are in `complete.json`,
+which `scripts/generate_reference.py` writes from them. Names come from live state. Whatever goes wrong, nothing is
+suggested and nothing is said: the person has not run anything yet.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# That of `config`, which takes longer to import than all that is done here.
-DEFAULT_FILE = "cdc-lake.yaml"
-_SECONDS = 0.5
-_CHOICE = re.compile(r"[a-z-]+(\|[a-z-]+)+")
+from cdc_lake.cli.complete_names import names
+
+WORDS = Path(__file__).with_name("complete.json")
+# The variable that the script of `--install-completion` sets, and each shell's word in it.
+_ASKED, _COMPLETE = "_CDC_LAKE_COMPLETE", "complete_"
+
+# What may stand next, and what its help says.
+Word = tuple[str, str]
 
 
-def attach(command: Any, path: tuple[str, ...] = ()) -> None:
-    """Let every parameter of the command tree complete what its metavar names."""
-    for parameter in command.params:
-        names = _names_for(str(parameter.metavar or ""), path)
-        if names is not None:
-            parameter._custom_shell_complete = _completer(names)
-    for name, child in getattr(command, "commands", {}).items():
-        attach(child, (*path, name))
-
-
-Names = Callable[[dict[str, Any], Path], Iterator[str]]
-
-
-def _names_for(metavar: str, path: tuple[str, ...]) -> Names | None:
-    word = metavar.strip("[]…")
-    if word in ("TABLE", "TABLE…", "[TABLE]"):
-        return _tables
-    if word == "NAME" and path[:1] == ("connector",):
-        return _connectors
-    if word in ("ID", "ID…") and path[:1] == ("dlq",):
-        return _letters
-    if _CHOICE.fullmatch(word):
-        return lambda _raw, _root: iter(word.split("|"))
-    return None
-
-
-def _completer(names: Names) -> Callable[[Any, Any, str], list[Any]]:
-    def complete(context: Any, _parameter: Any, incomplete: str) -> list[Any]:
-        from typer._click.shell_completion import CompletionItem
-
-        try:
-            raw, root = _configuration(context.find_root().params.get("config"))
-            found = sorted({n for n in names(raw, root) if n.startswith(incomplete)})
-        except Exception:
-            found = []
-        return [CompletionItem(name) for name in found]
-
-    return complete
-
-
-def _configuration(option: str | None) -> tuple[dict[str, Any], Path]:
-    """The configuration as its file has it, unchecked, and its folder: checking it costs more than all the rest."""
-    import yaml
-
-    file = Path(option or DEFAULT_FILE)
-    raw = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return raw if isinstance(raw, dict) else {}, file.absolute().parent
-
-
-def _tables(raw: dict[str, Any], root: Path) -> Iterator[str]:
-    """Tables that have a log: those of `public` without it, too."""
-    from cdc_lake.land.naming import decode_name
-
-    for source in _lake(raw, root).iterdir():
-        for table in source.glob("log/*/*"):
-            schema, name = decode_name(table.parent.name), decode_name(table.name)
-            yield f"{schema}.{name}"
-            if schema == "public":
-                yield name
-
-
-def _lake(raw: dict[str, Any], root: Path) -> Path:
-    uri = str((raw.get("lake") or {}).get("uri", "./lake"))
-    if "://" in uri or "${" in uri:
-        raise LookupError(uri)  # asking an object store takes longer than a person waits for a key
-    return root / Path(uri).expanduser()
-
-
-def _connectors(raw: dict[str, Any], root: Path) -> Iterator[str]:
-    """The connectors of the worker; where it does not answer, those that have a file."""
-    from urllib.request import urlopen
-
-    url = (raw.get("connect") or {}).get("url")
+def answered() -> bool:
+    """Print what may stand next when a shell asks for it; False when none does."""
+    shell = os.environ.get(_ASKED, "").removeprefix(_COMPLETE)
+    if shell not in _SHELLS:
+        return False
+    arguments, answer = _SHELLS[shell]
     try:
-        if url is None:
-            url = json.loads((root / ".cdc-lake" / "stack.json").read_text())["connect"]["url"]
-        with urlopen(f"{url}/connectors", timeout=_SECONDS) as answer:  # noqa: S310 - the configured address
-            yield from json.load(answer)
-    except (OSError, ValueError, KeyError, TypeError):
-        for file in (root / "connectors").glob("*.json"):
-            yield str(json.loads(file.read_text())["name"])
+        done, begun = arguments()
+        found = suggestions(json.loads(WORDS.read_text(encoding="utf-8")), done, begun, joined=shell != "bash")
+    except Exception:
+        found = []
+    print(answer(found))
+    return True
 
 
-def _letters(raw: dict[str, Any], root: Path) -> Iterator[str]:
-    """Dead letters that wait for a decision."""
-    from cdc_lake.land.dead_letters import DeadLetters
+def suggestions(root: Any, done: list[str], begun: str, *, joined: bool = False) -> list[Word]:
+    """What may stand where `begun` is, after the words that are `done`, by the words of the commands below `root`.
 
-    lake = _lake(raw, root)
-    for source in lake.iterdir():
-        if (source / "dead_letters").is_dir():
-            yield from (x.id for x in DeadLetters(str(lake), source.name).all() if x.state == "waiting")
+    `joined`: the shell takes `--name=value` as one word, so that what it is told begins with the name.
+    """
+    line = _Line(root)
+    for word in done:
+        line.take(word)
+    front = ""
+    if line.wants is None and begun.startswith("-") and "=" in begun and not line.no_more_options:
+        name, _, begun = begun.partition("=")
+        line.take(name)
+        front = f"{name}=" if joined else ""
+    return [(front + word, text) for word, text in line.next("" if begun == "=" else begun) if word.startswith(begun)]
+
+
+class _Line:
+    """A command line as far as it is written, and what it may go on with."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = self._command = root
+        self._given: set[str] = set()
+        self._filled = 0
+        self._config: str | None = None
+        self.no_more_options = False
+        self.wants: Any = None  # the option whose value comes next
+
+    def take(self, word: str) -> None:
+        """Go on by one complete word."""
+        if self.wants is not None:
+            if word != "=":  # bash parts `--name=value` into three words
+                self._config = word if "--config" in self.wants["names"] else self._config
+                self.wants = None
+        elif word == "--" and not self.no_more_options:
+            self.no_more_options = True
+        elif word.startswith("-") and len(word) > 1 and not self.no_more_options:
+            self._take_option(word)
+        elif (child := self._command.get("commands", {}).get(word)) is not None:
+            self._command = child
+        else:
+            self._filled += 1
+
+    def _take_option(self, word: str) -> None:
+        name, equals, value = word.partition("=")
+        found = next((o for o in self._options() if name in o["names"]), None)
+        if found is not None:
+            self._given.add(found["names"][0])
+            self.wants = found if "takes" in found else None
+            if equals:
+                self.take(value)
+
+    def _options(self) -> Iterator[Any]:
+        """The options of this command, and those of the whole program that may stand anywhere."""
+        yield from self._command["options"]
+        if self._command is not self._root:
+            yield from (o for o in self._root["options"] if o.get("anywhere"))
+
+    def next(self, begun: str) -> Iterator[Word]:
+        """What may stand here. `begun` says what kind of word it is; the caller chooses those that begin so."""
+        arguments = self._command.get("arguments", [])
+        if self.wants is not None:
+            yield from self._named(self.wants["takes"], begun)
+        elif begun.startswith("-") and not self.no_more_options:
+            left = (o for o in self._options() if o.get("repeats") or o["names"][0] not in self._given)
+            yield from ((name, option["help"]) for option in left for name in option["names"])
+        elif arguments and (self._filled < len(arguments) or arguments[-1].get("repeats")):
+            yield from self._named(arguments[min(self._filled, len(arguments) - 1)]["takes"], begun)
+        elif not self._filled:
+            yield from ((name, child["help"]) for name, child in self._command.get("commands", {}).items())
+
+    def _named(self, kind: str, begun: str) -> Iterator[Word]:
+        words = kind.split("|") if "|" in kind else names(kind, self._config) if kind else ()
+        return ((word, "") for word in sorted(set(words)) if word.startswith(begun))
+
+
+# --- what each shell's script asks and takes, as typer's `--install-completion` writes it
+
+
+def _of_bash() -> tuple[list[str], str]:
+    words, place = _split(os.environ["COMP_WORDS"]), int(os.environ["COMP_CWORD"])
+    return words[1:place], words[place] if place < len(words) else ""
+
+
+def _of_line() -> tuple[list[str], str]:
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    words = _split(line)[1:]
+    return (words, "") if line.endswith(" ") or not words else (words[:-1], words[-1])
+
+
+def _of_powershell() -> tuple[list[str], str]:
+    words, begun = (
+        _split(os.environ.get("_TYPER_COMPLETE_ARGS", "")),
+        os.environ.get("_TYPER_COMPLETE_WORD_TO_COMPLETE", ""),
+    )
+    return words[1:-1] if begun else words[1:], begun
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line whose last quote may still be open."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words: list[str] = []
+    try:
+        words.extend(lexer)
+    except ValueError:
+        words.append(lexer.token)
+    return words
+
+
+def _to_bash(found: list[Word]) -> str:
+    return "\n".join(word for word, _ in found)
+
+
+def _to_zsh(found: list[Word]) -> str:
+    lines = (f'"{_zsh(word)}":"{_zsh(text)}"' if text else f'"{_zsh(word)}"' for word, text in found)
+    return "_arguments '*: :(({}))'".format("\n".join(lines)) if found else "_files"
+
+
+def _zsh(text: str) -> str:
+    doubled = text.replace('"', '""').replace("'", "''")
+    return doubled.replace("$", "\\$").replace("`", "\\`").replace(":", r"\\:")
+
+
+def _to_fish(found: list[Word]) -> str:
+    if os.environ.get("_TYPER_COMPLETE_FISH_ACTION") == "is-args":
+        sys.exit(0 if found else 1)
+    return "\n".join(f"{word}\t{' '.join(text.split())}" if text else word for word, text in found)
+
+
+def _to_powershell(found: list[Word]) -> str:
+    return "\n".join(f"{word}:::{text or ' '}" for word, text in found)
+
+
+_SHELLS: dict[str, tuple[Callable[[], tuple[list[str], str]], Callable[[list[Word]], str]]] = {
+    "bash": (_of_bash, _to_bash),
+    "zsh": (_of_line, _to_zsh),
+    "fish": (_of_line, _to_fish),
+    "powershell": (_of_powershell, _to_powershell),
+    "pwsh": (_of_powershell, _to_powershell),
+}

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cdc_lake import __version__
-from cdc_lake.cli import complete, output
+from cdc_lake.cli import output
 from cdc_lake.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, CdcLakeError, UsageError, suggest
 
 # Each module adds its commands with `register(app)`. They import what they need inside the commands, so that
@@ -120,7 +120,6 @@ def build() -> Any:
     for noun in NOUNS:
         importlib.import_module(f"cdc_lake.cli.{noun}").register(app)
     root = typer.main.get_command(app)
-    complete.attach(root)
     _keep_lines(root)
     return root
 

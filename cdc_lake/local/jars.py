@@ -13,7 +13,6 @@ import errno
 import hashlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,15 +54,6 @@ def read_lock(file: Path = LOCK) -> list[Jar]:
     """The jars that a lock file names."""
     lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return [Jar(sha256, int(size), path) for sha256, size, path in lines]
-
-
-def cache_folder() -> Path:
-    """The user's cache for cdc-lake: `$XDG_CACHE_HOME/cdc-lake`, or the platform's place."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(base):
-        return Path(base) / "cdc-lake"
-    home = Path.home()
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "cdc-lake"
 
 
 def repository() -> str:

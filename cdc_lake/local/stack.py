@@ -20,10 +20,11 @@ from typing import Any
 
 import psutil
 
+from cdc_lake.cache import cache_folder
 from cdc_lake.errors import CdcLakeError, UnavailableError, suggest
 from cdc_lake.local import ports, process
 from cdc_lake.local.connect import Connect
-from cdc_lake.local.jars import Jars, cache_folder
+from cdc_lake.local.jars import Jars
 from cdc_lake.local.kafka import Kafka
 from cdc_lake.local.part import Part
 from cdc_lake.local.postgres import Postgres

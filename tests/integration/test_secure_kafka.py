@@ -16,8 +16,9 @@ import yaml
 from kafka.admin import KafkaAdminClient, UserScramCredentialUpsertion
 from typing_extensions import override
 
+from cdc_lake.cache import cache_folder
 from cdc_lake.local import ports, process
-from cdc_lake.local.jars import Jars, cache_folder
+from cdc_lake.local.jars import Jars
 from cdc_lake.local.kafka import Kafka
 from cdc_lake.local.state import State
 from cdc_lake.service import Event

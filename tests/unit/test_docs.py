@@ -18,6 +18,7 @@ import pytest
 import yaml
 from typer.exceptions import TyperException
 
+from cdc_lake.cli.complete import WORDS
 from cdc_lake.config import load_config
 from cdc_lake.react.expressions import check_expressions
 from cdc_lake.react.rulefile import load_rules
@@ -104,6 +105,11 @@ def test_the_reference_is_what_the_code_says(name: str) -> None:
     written = runpy.run_path(str(ROOT / "scripts" / "generate_reference.py"))["pages"]()
     assert set(written) == GENERATED
     assert (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") == written[name], "run: make docs"
+
+
+def test_the_words_that_shells_complete_are_those_of_the_commands() -> None:
+    written = runpy.run_path(str(ROOT / "scripts" / "generate_reference.py"))["completion"]()
+    assert WORDS.read_text(encoding="utf-8") == written, "run: make docs"
 
 
 def test_every_command_is_in_the_reference() -> None:

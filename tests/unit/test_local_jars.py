@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
+from cdc_lake.cache import cache_folder
 from cdc_lake.errors import CdcLakeError, UnavailableError
 from cdc_lake.local import jars, versions
 from cdc_lake.local.jars import Jar, Jars
@@ -168,9 +169,9 @@ def test_an_interrupted_download_stops_and_leaves_nothing_half(tmp_path: Path, r
 
 def test_the_cache_is_where_the_user_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert jars.cache_folder() == tmp_path / "cdc-lake"
+    assert cache_folder() == tmp_path / "cdc-lake"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/not/allowed")
-    assert jars.cache_folder().is_relative_to(Path.home())
+    assert cache_folder().is_relative_to(Path.home())
 
 
 def test_the_lock_names_every_pinned_version_once() -> None:

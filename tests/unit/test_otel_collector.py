@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cdc_lake.cache import cache_folder
 from cdc_lake.checks import Status
-from cdc_lake.local.jars import cache_folder
 from cdc_lake.trace.check import check_traces
 from tests.collectors import Received, receiver, spans_of
 from tests.unit.test_cli_rules import until
