@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdc_lake.config import DEFAULT_FILE, Config
 from cdc_lake.errors import CdcLakeError
+
+if TYPE_CHECKING:
+    from cdc_lake.project.cache import Cache
 
 _PATIENCE_SECONDS = 3.0
 
@@ -45,6 +48,7 @@ class Reader:
         self._file = Path(config_option or DEFAULT_FILE).absolute()
         self._counts: dict[str, int] = {}
         self._at = 0.0
+        self._cache: Cache | None = None
 
     def read(self) -> Moment:
         """How it stands now. Never raises for a part that is away."""
@@ -67,15 +71,16 @@ class Reader:
 
     def _lake(self, troubles: list[str]) -> dict[str, Any]:
         from cdc_lake.cli.stack_status import kafka_ends
+        from cdc_lake.project.cache import Cache
         from cdc_lake.query.overview import overview
 
-        ends = None
+        self._cache, ends = self._cache or Cache(), None
         try:
             ends = kafka_ends(self._config)
         except CdcLakeError as error:
             troubles.append(f"The lag is not known: {error.message}")
         try:
-            return overview(self._config, ends)
+            return overview(self._config, ends, self._cache)
         except CdcLakeError as error:
             troubles.append(error.message)
             return {}

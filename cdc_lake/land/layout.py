@@ -200,7 +200,7 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
     """
     try:
         found = DeltaTable(path, storage_options=dict(options) if options else None)
-        form = found.transaction_version(_FORM) or 1
+        form = form_of(found)
     except TableNotFoundError:
         return None
     except Exception as error:
@@ -214,9 +214,19 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
             next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error
-    if form > TIERED:
+    if not is_known(form):
         raise _newer(path, f"It is of the form {form}, and this version of cdc-lake knows forms up to {TIERED}.")
     return found
+
+
+def form_of(table: DeltaTable) -> int:
+    """The form in which a table is written."""
+    return table.transaction_version(_FORM) or 1
+
+
+def is_known(form: int) -> bool:
+    """Whether this version reads tables of a form."""
+    return form <= TIERED
 
 
 def written_by(form: int) -> Transaction:

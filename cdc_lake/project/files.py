@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,12 +158,17 @@ _READ = (
 )
 
 
-def read_files(path: str, table: DeltaTable, repairs: str | None = None) -> LogFiles:
-    """The files of the snapshot `table`, which lies at `path`; `repairs` is the topic that rows of repairs bear."""
+def read_files(path: str, table: DeltaTable, repairs: str | None = None, *, known: LogFiles | None = None) -> LogFiles:
+    """The files of the snapshot `table`, which lies at `path`; `repairs` is the topic that rows of repairs bear. What
+    an earlier version, `known`, told of a file is not read again."""
     actions = pa.table(table.get_add_actions(flatten=True))
     # There are statistics of the source's columns too, and an open lake has many files.
-    columns = {name: actions[name].to_pylist() for name in _READ if name in actions.schema.names}
-    rows = [_file(path, {k: v[i] for k, v in columns.items()}) for i in range(actions.num_rows)]
+    seen = {f.path: f for f in known.own} if known is not None else {}
+    paths = [f"{path}/{name}" for name in actions["path"].to_pylist()] if actions.num_rows else []
+    new = [i for i, name in enumerate(paths) if name not in seen]
+    columns = {name: _values(actions[name], new) for name in _READ if name in actions.schema.names}
+    read = iter([_file(path, {k: v[i] for k, v in columns.items()}) for i in range(len(new))])
+    rows = [seen[name] if name in seen else next(read) for name in paths]
     return LogFiles(
         version=table.version(),
         own=tuple(rows),
@@ -171,6 +176,11 @@ def read_files(path: str, table: DeltaTable, repairs: str | None = None) -> LogF
         start=start_of(table),
         erased=table.transaction_version(MARK) or 0,
     )
+
+
+def _values(column: pa.ChunkedArray, rows: Sequence[int]) -> list[Any]:
+    # Arrow takes no rows out of what delta-rs gives, and one by one costs twice as much.
+    return column.to_pylist() if len(rows) == len(column) else [column[i].as_py() for i in rows]
 
 
 def topics_of(table: DeltaTable, files: Collection[LogFile]) -> list[str]:
@@ -236,11 +246,12 @@ def _bounds(action: Mapping[str, Any], column: str) -> tuple[int, int] | None:
     return (int(low), int(high)) if low is not None and high is not None else None
 
 
-def scan(paths: Iterable[str], empty: pa.Schema | None = None) -> str:
-    """A relation over Parquet files; without any, an empty one with the columns of `empty`."""
+def scan(paths: Iterable[str], empty: pa.Schema | None = None, *, named: bool = False) -> str:
+    """A relation over Parquet files; without any, an empty one with the columns of `empty`. When `named`, it has also
+    the `filename` of each row."""
     listed = ", ".join(literal(p) for p in paths)
     if listed:
-        return f"read_parquet([{listed}], hive_partitioning=false)"
+        return f"read_parquet([{listed}], hive_partitioning=false{', filename=true' if named else ''})"
     if empty is None:
         raise ValueError("no files and no schema")
     nulls = ", ".join(f"CAST(NULL AS {_SQL_TYPES[str(f.type)]}) AS {ident(f.name)}" for f in empty)

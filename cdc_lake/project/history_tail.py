@@ -19,7 +19,8 @@ from cdc_lake.project.history_plain import is_plain, plain_sql
 from cdc_lake.project.keys import key_number
 from cdc_lake.project.life import HISTORY_COLUMNS, Carried, Life
 from cdc_lake.project.order import add_folded, load_ends
-from cdc_lake.project.snapshot import SourceState, TableState, partitions_of
+from cdc_lake.project.snapshot import SourceState, TableState
+from cdc_lake.project.surveying import partitions_of
 from cdc_lake.project.tail import Tail, placed, survey, without_place
 
 

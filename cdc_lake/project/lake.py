@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import duckdb
 from deltalake import DeltaTable
@@ -11,17 +12,21 @@ from deltalake import DeltaTable
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import list_sources, list_tables, open_delta
 from cdc_lake.land.tiers import Tier
+from cdc_lake.project.cache import Cache
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Lake:
     """Where a lake is, how its store is reached, and the DuckDB schema that holds our own relations. `tiers` are the
-    places where older parts of its logs may be."""
+    places where older parts of its logs may be, `cache` what is kept from one reading to the next."""
 
     root: str
     options: Mapping[str, str] | None = None
     own: str = "lake.internal"
     tiers: tuple[Tier, ...] = ()
+    cache: Cache | None = field(default=None, compare=False, repr=False)
 
     def sources(self) -> list[str]:
         """Sources that have anything in the lake."""
@@ -38,6 +43,14 @@ class Lake:
     def open(self, path: str) -> DeltaTable | None:
         """A fresh handle; None when there is no such table."""
         return open_delta(path, self.options_at(path))
+
+    def newest(self, path: str) -> DeltaTable | None:
+        """A handle for the reading under way: with a cache, the next one may move it on."""
+        return self.open(path) if self.cache is None else self.cache.open(path, self.options_at(path))
+
+    def of_version(self, kind: str, path: str, handle: DeltaTable, make: Callable[[T | None], T]) -> T:
+        """What `make` makes of a table, with a cache once for each version; see `Cache.of_version`."""
+        return make(None) if self.cache is None else self.cache.of_version(kind, path, handle, make)
 
     def reach(self, con: duckdb.DuckDBPyConnection) -> None:
         """Let `con` read the lake's files: those on an object store need a way there."""

@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from cdc_lake.land.tables import TRANSACTIONS
+from cdc_lake.project.cache import Kept
 from cdc_lake.project.dropped import Lack
 from cdc_lake.project.files import LogFiles, scan
 
@@ -69,20 +70,31 @@ class Cut:
         }
 
 
-def load_ends(con: duckdb.DuckDBPyConnection, name: str, log: LogFiles | None, after: int) -> None:
-    """Make the table `name` (tx_id, pos, lsn, source_ts, data_collections) of transactions that end above `after`.
+_KEPT = "ends_kept"
+
+
+def load_ends(
+    con: duckdb.DuckDBPyConnection, name: str, log: LogFiles | None, after: int, kept: Kept | None = None
+) -> None:
+    """Make the table `name` (tx_id, pos, lsn, source_ts, data_collections) of transactions that end above `after`;
+    `kept` is what is known of their files.
 
     A transaction whose first END lies at or below `after` has position 0, also when its END was delivered again later.
     """
     files = log.files if log is not None else ()
     recent = [f.path for f in files if f.offsets[1] >= after]
     older = [f.path for f in files if f.offsets[0] < after]
+    con.execute(f"DROP TABLE IF EXISTS {name}")
+    rows = scan(recent, TRANSACTIONS)
+    if kept is not None and recent:
+        con.register(rows := _KEPT, kept.read_ends(con, recent))
     con.execute(
-        f"""CREATE OR REPLACE TABLE {name} AS
+        f"""CREATE TABLE {name} AS
         SELECT tx_id, min(__offset) + 1 AS pos, arg_min(lsn, __offset) AS lsn,
                arg_min(source_ts, __offset) AS source_ts, arg_min(data_collections, __offset) AS data_collections
-        FROM {scan(recent, TRANSACTIONS)} WHERE status = 'END' AND __offset >= {after} GROUP BY tx_id"""
+        FROM {rows} WHERE status = 'END' AND __offset >= {after} GROUP BY tx_id"""
     )
+    con.unregister(_KEPT)
     if older:
         con.execute(
             f"""UPDATE {name} SET pos = 0 WHERE tx_id IN (

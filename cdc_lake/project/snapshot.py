@@ -24,10 +24,11 @@ from cdc_lake.land.layout import (
 )
 from cdc_lake.land.store_errors import is_away, store_error
 from cdc_lake.project.base import Base, placed_base, read_fold
+from cdc_lake.project.cache import Kept
 from cdc_lake.project.checkpoint import Checkpoint
 from cdc_lake.project.current import View
 from cdc_lake.project.dropped import Lack, Letter, excused, read_letters, topics_named
-from cdc_lake.project.files import LogFiles, read_files, scan
+from cdc_lake.project.files import LogFiles, read_files
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.moves import settle
 from cdc_lake.project.order import Cut, add_folded, find_cut, load_ends
@@ -35,7 +36,8 @@ from cdc_lake.project.rekey import keyed_otherwise, with_own_key
 from cdc_lake.project.renaming import Renaming
 from cdc_lake.project.runs import with_runs
 from cdc_lake.project.shapes import SchemaRow, Shapes, resolve_shapes
-from cdc_lake.project.tail import Tail, count_rows, survey, whole_tail, without_place
+from cdc_lake.project.surveying import note_complete, partitions_of, still_open, survey_new
+from cdc_lake.project.tail import Facts, Tail, count_rows, survey, whole_tail, without_place
 from cdc_lake.project.telling import newest_schema, read_schemas, sample, unkeyed_in
 from cdc_lake.project.tiered import read_log
 
@@ -132,19 +134,17 @@ def read_source(
     3. Place the tails and find the cut.
     """
     states, transactions = _open_tables(con, lake, source, anew)
-    states = _whole_where_late(con, _surveyed(con, states))
-    shaped = _whole_where_rekeyed(con, _with_shapes(con, lake, source, states))
-    # What is wrong with a table's shapes is no reason for the cut not to wait for its rows.
-    states = [replace(s, base=w.base, tail=w.tail) for s, w in zip(states, shaped, strict=True)]
+    kept = lake.cache.of(source, transactions) if lake.cache is not None else None
+    states, shaped = _shaped(con, lake, source, states, kept)
     sound = [s for s in states if s.error is None]
     after = min((s.tail.cut for s in sound if not s.tail.facts.empty), default=_greatest_cut(sound))
     ends, counts = f"{lake.own}.ends_{number}", f"{lake.own}.counts_{number}"
-    load_ends(con, ends, transactions, after)
+    load_ends(con, ends, transactions, after, kept)
     for tail in (s.tail for s in sound if s.tail.facts.free and s.tail.facts.placed):
         add_folded(con, ends, transactions, after, without_place(tail, ends))
-    floor = _greatest_cut(sound)
+    floor = max(_greatest_cut(sound), kept.cut if kept is not None else 0)
     landed = {str(s.table): s.tail for s in sound if captured(s.table)}
-    count_rows(con, counts, ends, list(landed.items()), floor)
+    count_rows(con, counts, ends, still_open(kept, landed), floor)
     # What stands at or before the start of a tail is complete, though its rows are not there.
     repaired = {name: max(tail.facts.repaired, tail.cut) for name, tail in landed.items()}
     letters = _letters(con, lake, source)
@@ -152,8 +152,23 @@ def read_source(
     awaited = partial(_awaited, {str(s.table) for s in states}, captured)
     cut = find_cut(con, ends, counts, landed=repaired, floor=floor, log=transactions, awaited=awaited, excuse=excuse)
     cut = replace(cut, dropped=sum(x.dropped for x in letters))
+    if kept is not None:
+        note_complete(con, ends, kept, landed, cut.position)
     tables = tuple(with_own_tail(con, s, ends, cut.position, lake.own) for s in shaped)
     return SourceState(lake, source, tables, transactions, ends, after, cut)
+
+
+def _shaped(
+    con: duckdb.DuckDBPyConnection, lake: Lake, source: str, states: list[TableState], kept: Kept | None
+) -> tuple[list[TableState], list[TableState]]:
+    """The tables with the facts of their tails; and with their shapes, too, or the error in their place: what is wrong
+    with those is no reason for the cut not to wait for a table's rows."""
+    known = kept.facts if kept is not None else None
+    states = _whole_where_late(con, _surveyed(con, states, known), known)
+    shaped = _whole_where_rekeyed(con, _with_shapes(con, lake, source, states), known)
+    if kept is not None:
+        kept.forget(s.log for s in states)
+    return [replace(s, base=w.base, tail=w.tail) for s, w in zip(states, shaped, strict=True)], shaped
 
 
 def _awaited(known: Collection[str], captured: Callable[[TableId], bool], name: str) -> bool:
@@ -164,7 +179,7 @@ def _awaited(known: Collection[str], captured: Callable[[TableId], bool], name: 
 
 
 def _letters(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> list[Letter]:
-    letters, decisions = (lake.open(p(lake.root, source)) for p in (dead_letters_path, decisions_path))
+    letters, decisions = (lake.newest(p(lake.root, source)) for p in (dead_letters_path, decisions_path))
     return read_letters(con, letters, decisions)
 
 
@@ -205,8 +220,8 @@ def _open_tables(
     tables = lake.tables(source)
 
     def base(table: TableId) -> Opened | None:
-        found = None if table in anew else lake.open(current_path(lake.root, source, table))
-        return None if found is None else (found, lake.open(patch_path(lake.root, source, table)))
+        found = None if table in anew else lake.newest(current_path(lake.root, source, table))
+        return None if found is None else (found, lake.newest(patch_path(lake.root, source, table)))
 
     with ThreadPoolExecutor(_THREADS) as pool:
         bases = list(pool.map(lambda t: _attempt(partial(base, t)), tables))
@@ -236,8 +251,10 @@ def _attempt(read: Callable[[], T]) -> T | CdcLakeError:
 
 
 def _read_files(lake: Lake, path: str) -> LogFiles | None:
-    table = lake.open(path)
-    return read_files(local_path(path), table) if table is not None else None
+    table = lake.newest(path)
+    if table is None:
+        return None
+    return lake.of_version("log", path, table, lambda known: read_files(local_path(path), table, known=known))
 
 
 def _state(
@@ -267,38 +284,49 @@ def _placed(con: duckdb.DuckDBPyConnection, base: Opened | None, state: TableSta
     return TableState(table, log, folded, checkpoint, tail)
 
 
-def _surveyed(con: duckdb.DuckDBPyConnection, states: list[TableState]) -> list[TableState]:
-    """With the facts of each tail; where a file cannot be read, with the error in their place."""
+def _surveyed(
+    con: duckdb.DuckDBPyConnection, states: list[TableState], known: dict[str, Facts] | None = None
+) -> list[TableState]:
+    """With the facts of each tail; where a file cannot be read, with the error in their place. `known` are those of
+    files that were looked into earlier."""
+    tails = [s.tail for s in states]
     try:
-        facts = survey(con, [s.tail for s in states])
+        facts = survey(con, tails) if known is None else survey_new(con, known, [s.log for s in states], tails)
     except duckdb.Error:
         return [_surveyed_alone(con, s) for s in states]
     return [replace(s, tail=replace(s.tail, facts=f)) for s, f in zip(states, facts, strict=True)]
 
 
-def _whole_where_late(con: duckdb.DuckDBPyConnection, states: list[TableState]) -> list[TableState]:
+def _whole_where_late(
+    con: duckdb.DuckDBPyConnection, states: list[TableState], known: dict[str, Facts] | None
+) -> list[TableState]:
     """Tables with repairs that stand within their fold, as if never folded: what was folded behind them must win.
 
     The next fold makes such a table anew from its log.
     """
     late = {s.table for s in states if s.error is None and s.tail.facts.late}
-    return _as_if_never_folded(con, states, late)
+    return _as_if_never_folded(con, states, late, known)
 
 
-def _whole_where_rekeyed(con: duckdb.DuckDBPyConnection, shaped: list[TableState]) -> list[TableState]:
+def _whole_where_rekeyed(
+    con: duckdb.DuckDBPyConnection, shaped: list[TableState], known: dict[str, Facts] | None
+) -> list[TableState]:
     """Tables whose key was redefined since their fold, as if never folded; see `rekey.keyed_otherwise`."""
     others = {s.table for s in shaped if s.shapes is not None and keyed_otherwise(con, s.shapes, s.base, s.tail)}
-    return _as_if_never_folded(con, shaped, others)
+    return _as_if_never_folded(con, shaped, others, known)
 
 
 def _as_if_never_folded(
-    con: duckdb.DuckDBPyConnection, states: list[TableState], tables: Collection[TableId]
+    con: duckdb.DuckDBPyConnection,
+    states: list[TableState],
+    tables: Collection[TableId],
+    known: dict[str, Facts] | None,
 ) -> list[TableState]:
     """`states` with those of `tables` from the start of their logs."""
     if not tables:
         return states
     whole = [attempted(s, _whole) if s.table in tables else s for s in states]
-    return _surveyed(con, whole)
+    return _surveyed(con, whole, known)
 
 
 def _whole(state: TableState) -> TableState:
@@ -324,20 +352,6 @@ def unreadable(state: TableState, error: Exception) -> LakeError:
         next=f"put the file back; if it belongs to the read model: cdc-lake rebuild {table}",
         code="file_unreadable",
     )
-
-
-def partitions_of(con: duckdb.DuckDBPyConnection, log: LogFiles) -> set[tuple[str, int]]:
-    """Every (topic, partition) that may have rows in the log."""
-    older = log.partitions
-    found, files = older or set[tuple[str, int]](), log.files if older is None else log.own
-    for file in files:
-        if file.topic is not None and file.partitions is not None:
-            found.update((file.topic, p) for p in range(file.partitions[0], file.partitions[1] + 1))
-    unsaid = [f.path for f in files if f.topic is None or f.partitions is None]
-    if unsaid:
-        rows = con.cursor().execute(f"SELECT DISTINCT __topic, __partition FROM {scan(unsaid)}").fetchall()
-        found.update((topic, partition) for topic, partition in rows)
-    return found
 
 
 def _greatest_cut(states: Collection[TableState]) -> int:

@@ -11,7 +11,7 @@ have that form too, with offsets below all of Kafka's: they come first where a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import duckdb
 import pyarrow as pa
@@ -60,6 +60,10 @@ class Facts:
         """Whether there is nothing a reader could ever see."""
         return self.placed + self.free == 0
 
+    def __add__(self, other: Facts) -> Facts:
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Facts(**sums | {"repaired": max(self.repaired, other.repaired)})
+
 
 @dataclass(frozen=True, slots=True)
 class Tail:
@@ -107,16 +111,24 @@ def whole_tail(log: LogFiles) -> Tail:
     return Tail(tuple(log.paths), cut=log.start)
 
 
-def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:
-    """Look at the narrow columns of several tails at once."""
-    selects = [
-        f"""SELECT {i}, count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
+# Rows that `facts_sql` looks at.
+HAS_FACTS = f"(__op IN ('c', 'u', 'r', 'd', 't', 'e') OR {REPAIR})"
+
+
+def facts_sql(cut: int) -> str:
+    """The columns of `Facts` over log rows, in a fold that stands at `cut`."""
+    return f"""count(*) FILTER (__tx_id IS NOT NULL), count(*) FILTER (__tx_id IS NULL AND __op <> 'x'),
         count(*) FILTER (__op = 't'),
         count(*) FILTER (contains(__headers, '"__debezium.newkey"') OR contains(__headers, '"__debezium.oldkey"')),
         count(*) FILTER (__op = 'u'), coalesce(max(__tx_order) FILTER ({REPAIR}), 0),
-        count(*) FILTER ({REPAIR} AND __op NOT IN ('x', 'e') AND __tx_order < {t.cut}),
-        count(*) FILTER ({RUN} AND ({OPENS_RUN} OR {ENDS_RUN}))
-        FROM {t.relation} WHERE {t.unfolded} AND (__op IN ('c', 'u', 'r', 'd', 't', 'e') OR {REPAIR})"""
+        count(*) FILTER ({REPAIR} AND __op NOT IN ('x', 'e') AND __tx_order < {cut}),
+        count(*) FILTER ({RUN} AND ({OPENS_RUN} OR {ENDS_RUN}))"""
+
+
+def survey(con: duckdb.DuckDBPyConnection, tails: Sequence[Tail]) -> list[Facts]:
+    """Look at the narrow columns of several tails at once."""
+    selects = [
+        f"SELECT {i}, {facts_sql(t.cut)} FROM {t.relation} WHERE {t.unfolded} AND {HAS_FACTS}"
         for i, t in enumerate(tails)
         if t.files
     ]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import duckdb
+from deltalake import DeltaTable
 
 from cdc_lake.events import TableId
 from cdc_lake.land.layout import parquet_files, schemas_path
@@ -20,8 +21,13 @@ _SAMPLE = 200
 
 def read_schemas(con: duckdb.DuckDBPyConnection, lake: Lake, source: str) -> dict[TableId, list[SchemaRow]]:
     """The versions that were recorded of each table of a source."""
-    table = lake.open(schemas_path(lake.root, source))
-    if table is None or not (files := parquet_files(table)):
+    path = schemas_path(lake.root, source)
+    table = lake.newest(path)
+    return lake.of_version("schemas", path, table, lambda _: _read_rows(con, table)) if table is not None else {}
+
+
+def _read_rows(con: duckdb.DuckDBPyConnection, table: DeltaTable) -> dict[TableId, list[SchemaRow]]:
+    if not (files := parquet_files(table)):
         return {}
     rows = con.execute(
         f"""SELECT schema, "table", schema_id, kind, any_value(definition), any_value(key_definition),

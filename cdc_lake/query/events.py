@@ -12,6 +12,7 @@ from typing import Any
 
 from cdc_lake.config import Config
 from cdc_lake.land.layout import log_path
+from cdc_lake.project.cache import Cache
 from cdc_lake.project.files import at_or_above, scan
 from cdc_lake.project.history_names import distinct_names
 from cdc_lake.project.snapshot import SourceState, TableState
@@ -51,6 +52,7 @@ class EventReader:
     seen: dict[tuple[str, int], int] = field(default_factory=dict)
     _session: Session | None = None
     _version: int = -1
+    _cache: Cache = field(default_factory=Cache)
 
     def close(self) -> None:
         """Close what the last read left open."""
@@ -88,7 +90,7 @@ class EventReader:
 
     def _open(self) -> tuple[SourceState, TableState]:
         self.close()
-        self._session = open_session(self.config)
+        self._session = open_session(self.config, cache=self._cache)
         return find_table(self._session, self.name)
 
     def _ends(self, table: TableState, where: str) -> dict[tuple[str, int], int]:

@@ -28,7 +28,7 @@ def open_history(source: SourceState, table: TableState) -> DeltaTable | None:
     """
     if source.past or table.error is not None or table.shapes is None or not table.shapes.keyed:
         return None
-    return source.lake.open(history_path(source.lake.root, source.source, table.table))
+    return source.lake.newest(history_path(source.lake.root, source.source, table.table))
 
 
 def history_query(

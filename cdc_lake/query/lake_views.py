@@ -138,7 +138,7 @@ def foldable(table: TableState) -> int:
 
 
 def _files(lake: Lake, path: str) -> list[str]:
-    table = lake.open(path)
+    table = lake.newest(path)
     return parquet_files(table) if table is not None else []
 
 

@@ -13,6 +13,7 @@ from cdc_lake.config import Config
 from cdc_lake.events import TableId
 from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.maintain.shape import Asked, Shape, shapes_of
+from cdc_lake.project.cache import Cache
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, TableState
 from cdc_lake.query.doubts import Doubts, read_doubts
@@ -20,17 +21,19 @@ from cdc_lake.query.lake_views import foldable
 from cdc_lake.query.session import open_lake, read_sources
 
 
-def overview(config: Config, ends: Mapping[tuple[str, int], int] | None = None) -> dict[str, Any]:
+def overview(
+    config: Config, ends: Mapping[tuple[str, int], int] | None = None, cache: Cache | None = None
+) -> dict[str, Any]:
     """Sources, tables and the cut, as `status --json` has them.
 
     `ends` are Kafka's end offsets per (topic, partition); without them, `lag_records` is None. `lag_seconds` is the age
     of the newest landed row where records are waiting, 0 where none are, None when that is not known. Of dead
-    letters, those that await a decision count.
+    letters, those that await a decision count. Who asks again and again hands the same `cache` each time.
     Raises LakeError when a table of the lake cannot be read.
     """
     con = duckdb.connect()
     try:
-        sources = read_sources(con, config)
+        sources = read_sources(con, config, cache)
     finally:
         con.close()
     return overview_of(config, sources, ends)

@@ -19,6 +19,7 @@ from cdc_lake.events import TableId
 from cdc_lake.land.tables import LOG
 from cdc_lake.project.as_of import calendar_of
 from cdc_lake.project.base import storage_type
+from cdc_lake.project.cache import Cache
 from cdc_lake.project.files import LogFiles, Lows, at_or_above, scan
 from cdc_lake.project.life import HISTORY_COLUMNS
 from cdc_lake.project.moments import find_position, read_moment
@@ -147,9 +148,10 @@ class Log:
         return int(row[0]) if row is not None and row[0] is not None else otherwise
 
 
-def open_logs(con: duckdb.DuckDBPyConnection, config: Config) -> list[Log]:
-    """The logs of all sources of a lake, read into a fresh connection. Raises LakeError when they cannot be read."""
-    states = read_sources(con, config)
+def open_logs(con: duckdb.DuckDBPyConnection, config: Config, cache: Cache | None = None) -> list[Log]:
+    """The logs of all sources of a lake, read into a fresh connection; see `read_sources`. Raises LakeError when they
+    cannot be read."""
+    states = read_sources(con, config, cache)
     events = {s.name for s in config.all_sources if not s.captured}
     databases = tuple(Log(con, state) for state in states if state.source not in events)
     return [Log(con, s, databases, True) if s.source in events else _named(databases, s.source) for s in states]

@@ -14,6 +14,7 @@ from cdc_lake.config import Config, load_config
 from cdc_lake.events import TableId
 from cdc_lake.land.store_errors import store_named
 from cdc_lake.land.tiers import Tier
+from cdc_lake.project.cache import Cache
 from cdc_lake.project.lake import Lake
 from cdc_lake.project.order import Cut
 from cdc_lake.project.snapshot import SourceState, prepare, read_source
@@ -21,6 +22,8 @@ from cdc_lake.query.catalogue import attach, create_views
 from cdc_lake.query.lake_views import create_lake_views
 from cdc_lake.query.needs import Needs, everything, needs_of_sql, needs_of_tables
 from cdc_lake.query.past import create_moment_macros, sources_as_of
+
+__all__ = ["Cache", "Session", "open_lake", "open_session", "read_sources"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +53,19 @@ class Session:
         self.connection.close()
 
 
-def open_lake(config: Config) -> Lake:
-    """Where the configuration's lake is, and the tiers of its classes."""
+def open_lake(config: Config, cache: Cache | None = None) -> Lake:
+    """Where the configuration's lake is, and the tiers of its classes; `cache` is of who reads it again and again."""
     tiers = tuple(Tier(uri, options or None, name) for name, (uri, options) in config.tiers().items())
-    return Lake(config.lake_uri, config.lake.options or None, tiers=tiers)
+    return Lake(config.lake_uri, config.lake.options or None, tiers=tiers, cache=cache)
 
 
-def read_sources(con: duckdb.DuckDBPyConnection, config: Config) -> tuple[SourceState, ...]:
+def read_sources(con: duckdb.DuckDBPyConnection, config: Config, cache: Cache | None = None) -> tuple[SourceState, ...]:
     """The state of every source in the lake, read into a fresh connection.
 
     Raises LakeError when a table of the lake cannot be read.
     """
     prepare(con)
-    lake = open_lake(config)
+    lake = open_lake(config, cache)
     return tuple(read_source(con, lake, name, config.captures, number=i) for i, name in enumerate(lake.sources()))
 
 
@@ -72,13 +75,15 @@ def open_session(
     *,
     tables: Sequence[str] | None = None,
     sql: str | None = None,
+    cache: Cache | None = None,
 ) -> Session:
     """Open a connection with the catalogues `current` (the default, `public` on the search path), `changes`, `history`
     and `lake`.
 
     `as_of` is a moment of the past: a time (ISO 8601, UTC without a zone), an LSN or a transaction id; all tables are
     then as the source showed them at that moment. A lake without tables opens too. With `tables`, there are views of
-    these only, and with `sql`, of what that query reads: a quarter of the time.
+    these only, and with `sql`, of what that query reads: a quarter of the time. Who opens one session after the other
+    hands the same `cache` to each.
     Raises ConfigError, MomentError, LakeError when a table of the lake cannot be read, UnavailableError when its store
     does not answer, UsageError for an unknown one in `tables`.
     """
@@ -87,7 +92,7 @@ def open_session(
     con = duckdb.connect(config={"temp_directory": str(Path(tempfile.gettempdir()) / f"cdc-lake-{os.getpid()}")})
     try:
         with store_named(settings.lake_uri):
-            sources = read_sources(con, settings)
+            sources = read_sources(con, settings, cache)
             if as_of is not None:
                 sources = sources_as_of(con, sources, as_of)
             attach(con)

@@ -23,7 +23,7 @@ def create_stream_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: lis
             place = _create_view(con, lake, source, model)
             if place is not None:
                 places.append(f"({literal(source)}, {literal(model)}, {place})")
-            aside = lake.open(stream_late_path(lake.root, source, model))
+            aside = lake.newest(stream_late_path(lake.root, source, model))
             if aside is not None:
                 rows = scan(parquet_files(aside), STREAM_LATE)
                 late.append(f"SELECT {literal(source)} AS source, {literal(model)} AS model, * FROM {rows}")
@@ -36,7 +36,7 @@ def create_stream_views(con: duckdb.DuckDBPyConnection, lake: Lake, sources: lis
 
 def _create_view(con: duckdb.DuckDBPyConnection, lake: Lake, source: str, model: str) -> int | None:
     """A view of a model's rows; its position, None when there is no table."""
-    table = lake.open(stream_path(lake.root, source, model))
+    table = lake.newest(stream_path(lake.root, source, model))
     if table is None:
         return None
     files, schema = parquet_files(table), pa.schema(table.schema().to_arrow())

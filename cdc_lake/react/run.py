@@ -17,6 +17,7 @@ from cdc_lake.config import Config
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.query.placed import Log, open_logs
+from cdc_lake.query.session import Cache
 from cdc_lake.react.batches import Batch, Told
 from cdc_lake.react.engine import Finding, Memory
 from cdc_lake.react.ledger import Ledger
@@ -61,6 +62,7 @@ class Watch:
     told: Told | None = None
     watched: dict[str, Watched] = field(default_factory=dict)
     _readers: dict[str, Reader] = field(default_factory=dict)
+    _cache: Cache = field(default_factory=Cache)
     _quiet_since: float = 0.0
 
     def round(self, *, final: bool = False) -> int:
@@ -71,7 +73,7 @@ class Watch:
         """
         con = open_connection()
         try:
-            logs = open_logs(con, self.config)
+            logs = open_logs(con, self.config, self._cache)
             for rule in self.rules:
                 if rule.name not in self.watched:
                     self.watched[rule.name] = self._begin(con, rule, logs)

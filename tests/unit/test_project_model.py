@@ -11,6 +11,7 @@ import pytest
 from cdc_lake.events import TableId
 from cdc_lake.project import writing
 from cdc_lake.project.bag import bag_sql
+from cdc_lake.project.cache import Cache
 from cdc_lake.project.current import keyed_sql
 from cdc_lake.project.fold import fold_source
 from cdc_lake.project.lake import Lake
@@ -23,11 +24,11 @@ TABLES = (A, B, BAG)
 Shown = dict[TableId, list[tuple[object, ...]]]
 
 
-def shown(folder: Path) -> tuple[Cut, Shown]:
+def shown(folder: Path, cache: Cache | None = None) -> tuple[Cut, Shown]:
     """The cut, and the rows of all tables, sorted. No value may be unknown."""
     con = duckdb.connect()
     prepare(con)
-    state = read_source(con, Lake(str(folder / "lake")), SOURCE, lambda _table: True)
+    state = read_source(con, Lake(str(folder / "lake"), cache=cache), SOURCE, lambda _table: True)
     found: Shown = {t: [] for t in TABLES}
     for number, table in enumerate(state.tables):
         view = state.view(con, table, f"settled_{number}")
@@ -116,7 +117,7 @@ def in_shares(monkeypatch: pytest.MonkeyPatch, chance: Random) -> None:
     monkeypatch.setattr(writing, "image_bytes", lambda *_: chance.choice([1 << 27, 1 << 28]))
 
 
-def play(folder: Path, seed: int, *, torn: bool, metadata: bool) -> None:
+def play(folder: Path, seed: int, *, torn: bool, metadata: bool, cache: Cache | None = None) -> None:
     """Some rounds of transactions, landing, reading and folding; each read is compared with the model."""
     chance = Random(seed)
     feed = Feed(folder, (A, B), (BAG,), partitions=chance.choice([1, 2, 3]), metadata=metadata)
@@ -134,7 +135,9 @@ def play(folder: Path, seed: int, *, torn: bool, metadata: bool) -> None:
             workload.transaction()
         feed.land(chance if torn else None)
         for folded in (False, True):
-            cut, found = shown(folder)
+            cut, found = shown(folder, cache)
+            if cache is not None:
+                assert cut == shown(folder)[0], f"seed {seed}, folded {folded}: a fresh reader stands elsewhere"
             expected = {t: feed.at(cut.tx_id, t) if metadata else feed.expected(t) for t in TABLES}
             assert found == expected, f"seed {seed}, folded {folded}, {cut}"
             assert cut.position >= position, "the cut went back"
@@ -142,7 +145,7 @@ def play(folder: Path, seed: int, *, torn: bool, metadata: bool) -> None:
             if not folded and chance.random() < 0.7:
                 fold(folder, chance.choice([None, None, [A], [B, BAG]]))
     feed.land()
-    cut, found = shown(folder)
+    cut, found = shown(folder, cache)
     assert not cut.stalled
     assert found == {t: feed.expected(t) for t in TABLES}, f"seed {seed} at the end"
 
@@ -168,3 +171,8 @@ def test_current_equals_the_model_when_there_is_memory_for_few_changes(
 @pytest.mark.parametrize("seed", range(200, 206))
 def test_current_equals_the_model_without_transaction_metadata(tmp_path: Path, seed: int) -> None:
     play(tmp_path, seed, torn=False, metadata=False)
+
+
+@pytest.mark.parametrize("seed", range(500, 516))
+def test_a_reader_that_keeps_what_it_read_shows_what_a_fresh_one_does(tmp_path: Path, seed: int) -> None:
+    play(tmp_path, seed, torn=seed % 4 != 0, metadata=seed % 8 != 0, cache=Cache())

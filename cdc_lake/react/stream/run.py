@@ -14,6 +14,7 @@ from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.land.layout import stream_state_path
 from cdc_lake.query.placed import Log, open_logs
+from cdc_lake.query.session import Cache
 from cdc_lake.react.batches import Batch, Told
 from cdc_lake.react.engine import Memory
 from cdc_lake.react.memories import Memories
@@ -69,6 +70,7 @@ class Streams:
     chunk: int = CHUNK
     told: Told | None = None
     running: dict[str, Running] = field(default_factory=dict)
+    _cache: Cache = field(default_factory=Cache)
 
     def round(self, *, final: bool = False) -> int:
         """Evaluate all that is at the cut now; how many rows were committed.
@@ -78,7 +80,7 @@ class Streams:
         """
         con = open_connection()
         try:
-            logs = open_logs(con, self.config)
+            logs = open_logs(con, self.config, self._cache)
             for model in self.models:
                 if model.name not in self.running:
                     self.running[model.name] = self._begin(con, model, logs)

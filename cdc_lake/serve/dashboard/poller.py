@@ -18,7 +18,7 @@ from cdc_lake.config import Config
 from cdc_lake.errors import CdcLakeError, UnavailableError, first_line
 from cdc_lake.events import TableId
 from cdc_lake.query.news import News
-from cdc_lake.query.session import Session, open_session
+from cdc_lake.query.session import Cache, Session, open_session
 from cdc_lake.serve.dashboard import outside
 from cdc_lake.serve.dashboard.board import Board
 from cdc_lake.serve.dashboard.evaluate import Moment, evaluate, is_gone
@@ -48,6 +48,7 @@ class Poller:
         self._news, self._rates = News(config, beside=True), Rates()
         self._stop, self._mutex = threading.Event(), threading.Lock()
         self._session: Session | None = None
+        self._cache = Cache()
         self._moment: Moment | None = None
         self._known: list[TableId] | None = None
         self._files: object = None
@@ -124,7 +125,7 @@ class Poller:
 
     def _read(self) -> None:
         self.views = [v for v in load_views(self.folder) if self._known is None or v.fits(self._known)]
-        session = open_session(self.config, sql=self.text())
+        session = open_session(self.config, sql=self.text(), cache=self._cache)
         try:
             session.connection.execute(f"SET max_execution_time = {_VIEW_SECONDS * 1000}")
             moment, known = Moment.of(session), session.tables
