@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from cdc_lake.budget import Budget
+from cdc_lake.config_registry import RegistrySection
 from cdc_lake.config_retention import Retention, RetentionClass, misfit
 from cdc_lake.config_rules import RulesSection, Section, StreamsSection
 from cdc_lake.config_serve import ServeSection
@@ -108,6 +109,7 @@ class Config(Section):
     sources: list[Source] | None = None
     kafka: Kafka | None = None
     connect: Connect | None = None
+    registry: RegistrySection | None = None
     lake: Lake = Lake()
     sink: Sink = Sink()
     tables: dict[str, Table] = Field(default_factory=lambda: {"*.*": Table()})

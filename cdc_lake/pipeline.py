@@ -25,9 +25,10 @@ from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
 from cdc_lake.consume.buffer import Buffer
 from cdc_lake.crashpoints import reach
+from cdc_lake.decode.catalogue import Catalogue
 from cdc_lake.decode.debezium import Decoder
-from cdc_lake.decode.inline import schema_id
-from cdc_lake.decode.records import Decoded, Decodes, TableRows, dead_letter_rows
+from cdc_lake.decode.records import Decoded, Decodes, dead_letter_rows
+from cdc_lake.decode.wire import wire_format
 from cdc_lake.errors import PartitionError, PartitionFenced, UnavailableError
 from cdc_lake.events import SchemaVersion, TableId, TopicPartition
 from cdc_lake.land.append import Span, covered
@@ -36,6 +37,7 @@ from cdc_lake.land.tables import DEAD_LETTERS
 from cdc_lake.land.versions import AskColumns, version_rows
 from cdc_lake.logs import correlated
 from cdc_lake.progress import Flushed, Observer, Progress, Times, told_of_failure
+from cdc_lake.registry.fetching import open_schemas
 from cdc_lake.selection import Selection, Selects
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,6 @@ _IDLE_SECONDS = 0.1
 _LAG_SECONDS = 5.0
 # How long a full buffer waits for the flush under way before the partitions are paused; far below any poll interval.
 _PATIENCE_SECONDS = 5.0
-# How soon the source is asked again for a table that its catalogue did not have, or when it was away.
-_CATALOGUE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,9 @@ class Sink:
         selection: Selects | None = None,
     ) -> None:
         self._config, self._connector, self._broker, self._landing = config, connector, broker, landing
-        budget = config.budget
-        self._decoder = decoder or Decoder(
-            transaction_topic=connector.transaction_topic, home=landing.home, joined=budget.joined
-        )
+        self._decoder = decoder or _decoder(config, connector, landing)
         self._selection, self._accept_gaps = selection or Selection(config, connector, tables), accept_gaps
-        self._catalogue = catalogue
-        self._catalogue_entries: Mapping[TableId, str] = {}
+        self._catalogue = Catalogue(catalogue)
         self._columns, self._schema_log = columns, landing.schema_log()
         self._buffer = Buffer()
         self._held: dict[TopicPartition, PartitionInfo] = {}
@@ -99,13 +95,12 @@ class Sink:
         self._flushes, self._flushing = 0, list[Span]()
         self._ahead: _Decoding | None = None
         self._paused = False
-        self._next_catalogue, self._next_lag = 0.0, time.monotonic() + _LAG_SECONDS
-        self._next_look = time.monotonic() + 2.0
+        self._next_lag, self._next_look = time.monotonic() + _LAG_SECONDS, time.monotonic() + 2.0
         self._stop = threading.Event()
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="land")
         self._decoding = worker or ThreadPoolExecutor(1, thread_name_prefix="decode")
         self.progress = Progress()
-        self._limit, self._flush_bytes = budget.buffered, budget.flush
+        self._limit, self._flush_bytes = config.budget.buffered, config.budget.flush
 
     @property
     def pattern(self) -> str:
@@ -194,6 +189,7 @@ class Sink:
             (self._broker.pause if full else self._broker.resume)(self._held)
         for batch in self._broker.poll(_IDLE_SECONDS):
             if batch.tp in self._held:
+                self._decoder.look(batch)
                 self._buffer.add(batch)
         self._measure_lag()
         self.progress.waiting = "" if self._broker.state == CONNECTED else self._broker.state
@@ -202,15 +198,18 @@ class Sink:
 
     def _full(self) -> bool:
         ahead = self._ahead.buffer.nbytes if self._ahead is not None else 0
-        return self._buffer.nbytes + ahead >= self._limit and self._flush is not None
+        return self._buffer.nbytes + ahead >= self._limit and bool(self._flush is not None or self.progress.registry)
 
     def _settle_done(self) -> None:
         """Take note of a flush that is done, start the next one when it is due, and decode what comes after it."""
         if self._flush is not None and self._flush.done():
             self._settle()
+        # What is buffered cannot be decoded before its schemas are here: decoding itself never waits.
+        self.progress.registry = self._decoder.awaits()
         if self._flush is None and (self._ahead is not None or self._due()):
             self._start_flush()
-        if self._flush is not None and self._ahead is None and self._buffer.nbytes >= self._flush_bytes:
+        due = self._buffer.nbytes >= self._flush_bytes and not self.progress.registry
+        if self._flush is not None and self._ahead is None and due:
             self._ahead = self._decode()
 
     def _measure_lag(self) -> None:
@@ -226,7 +225,7 @@ class Sink:
         self.progress.lag, self.progress.lags = sum(lags.values()), lags
 
     def _due(self) -> bool:
-        if not self._buffer.batches:
+        if not self._buffer.batches or self.progress.registry:
             return False
         waited = time.monotonic() - self._buffer.since
         return self._buffer.nbytes >= self._flush_bytes or waited >= self._config.sink.flush_seconds
@@ -270,13 +269,13 @@ class Sink:
             begun = time.monotonic()
             decoded = decoding.result()
             rows = [t for t in decoded.tables if self._selection.table(t.table)]
-            rows, schemas = self._described(rows, decoded)
+            rows, versions = self._catalogue.described(rows)
             round_ = Round(
                 spans=spans,
                 rows=[(t.topic, t.table, t.rows) for t in rows],
                 transactions=decoded.transactions,
                 dead=dead_letter_rows(decoded.dead, DEAD_LETTERS) if decoded.dead else None,
-                schemas=self._schema_rows(schemas),
+                schemas=self._schema_rows([*decoded.schemas, *versions]),
             )
             ready = time.monotonic()
             landed = self._landing.commit(round_)
@@ -287,7 +286,8 @@ class Sink:
 
     def _drain(self) -> None:
         self._settle()
-        while self._ahead is not None or self._buffer.batches:
+        # What waits for the registry is read again by the next run.
+        while self._ahead is not None or (self._buffer.batches and not self._decoder.awaits()):
             self._start_flush()
             self._settle()
 
@@ -306,7 +306,8 @@ class Sink:
             return True
         buffered = {b.tp: b.end for b in self._buffer.batches}
         # Everything is here: flush at once instead of waiting for flush_seconds.
-        if self._flush is None and all(buffered.get(tp, -1) >= targets[tp] for tp in missing):
+        here = all(buffered.get(tp, -1) >= targets[tp] for tp in missing)
+        if self._flush is None and here and not self._decoder.awaits():
             self._start_flush()
         return False
 
@@ -321,30 +322,6 @@ class Sink:
                 self._positions[tp] = max(position, self._positions.get(tp, -1))
 
     # -- which schemas -------------------------------------------------------------------------------------------
-
-    def _described(self, rows: list[TableRows], decoded: Decoded) -> tuple[list[TableRows], list[SchemaVersion]]:
-        """Give rows without an inline schema the version of the source's catalogue, when it is at hand."""
-        schemas = list(decoded.schemas)
-        plain = {t.table for t in rows if t.rows["__schema_id"].null_count}
-        unknown = plain - self._catalogue_entries.keys()
-        if unknown and self._catalogue is not None and time.monotonic() >= self._next_catalogue:
-            self._next_catalogue = time.monotonic() + _CATALOGUE_SECONDS
-            self._catalogue_entries = self._catalogue()
-        described = []
-        for part in rows:
-            entry = self._catalogue_entries.get(part.table)
-            if part.table not in plain or entry is None:
-                described.append(part)
-                continue
-            tp = TopicPartition(part.topic, part.rows["__partition"][0].as_py())
-            version = SchemaVersion(
-                schema_id(entry, None), part.table, "catalogue", entry, None, tp, part.rows["__offset"][0].as_py()
-            )
-            schemas.append(version)
-            ids = pa.compute.fill_null(part.rows["__schema_id"], version.id)
-            column = part.rows.schema.get_field_index("__schema_id")
-            described.append(TableRows(part.topic, part.table, part.rows.set_column(column, "__schema_id", ids)))
-        return described, schemas
 
     def _schema_rows(self, schemas: Sequence[SchemaVersion]) -> pa.Table | None:
         mine = [s for s in schemas if self._selection.table(s.table)]
@@ -392,6 +369,11 @@ class Sink:
             ahead, self._ahead = self._ahead.buffer, None
             self._buffer.batches[:0], self._buffer.since = ahead.batches, ahead.since
         self._buffer.drop(gone)
+
+
+def _decoder(config: Config, connector: ConnectorFile, landing: Landing) -> Decoder:
+    wire, joined = wire_format(open_schemas(config), connector.config), config.budget.joined
+    return Decoder(transaction_topic=connector.transaction_topic, home=landing.home, joined=joined, wire=wire)
 
 
 def _flushed(number: int, work: Round, landed: Landed, times: Times) -> Flushed:

@@ -16,7 +16,8 @@ from cdc_lake.events import TableId, TopicPartition
 
 @dataclass(slots=True)
 class Progress:
-    """What the sink has done so far. `waiting` says in words what part is away; empty when none is.
+    """What the sink has done so far. `waiting` says in words that Kafka is away, `registry` what must come from the
+    schema registry first; each is empty when nothing is waited for.
 
     `flushing_since` is when the flush under way began, by `time.monotonic`; None when nothing is being landed.
     """
@@ -30,6 +31,7 @@ class Progress:
     lag: int | None = None
     lags: dict[TopicPartition, int] = field(default_factory=dict)
     waiting: str = ""
+    registry: str = ""
     flushing_since: float | None = None
     stopped: dict[TopicPartition, PartitionError] = field(default_factory=dict)
 

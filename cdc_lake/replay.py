@@ -10,9 +10,11 @@ from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.crashpoints import reach
 from cdc_lake.decode.debezium import Decoder
 from cdc_lake.decode.records import Decoded, TableRows
+from cdc_lake.decode.wire import wire_format
 from cdc_lake.events import RecordBatch, TableId
 from cdc_lake.land.dead_letters import EXPIRED_LETTER, REPLAYED, DeadLetters, Letter
 from cdc_lake.land.erasures import ERASED_LETTER
+from cdc_lake.registry.schemas import Schemas
 
 
 class EventReplay(Protocol):
@@ -41,20 +43,22 @@ def replay(
     connector: ConnectorFile | None,
     *,
     events: EventReplay | None = None,
+    schemas: Schemas | None = None,
     value: bytes | None = None,
     dry_run: bool = False,
     rebuild: Callable[[TableId], None] = lambda _: None,
 ) -> list[Replayed]:
     """Replay `chosen` letters; `value` stands in for the record's own when a person mended it.
 
-    A letter that still cannot be decoded stays dead, with the reason of today. `events` is for those of such a source.
+    A letter that still cannot be decoded stays dead, with the reason of today. `events` is for those of such a source,
+    `schemas` what a schema registry gives, which raises UnavailableError when it is away.
 
     1. Put each event back at its place in the log.
     2. `rebuild` each table that got one: a fold that has passed a letter's offset would never look at it again.
     3. Write down that the letters were replayed. Killed before that, they still wait, and the next replay does all of
        it again, which counts each event once.
     """
-    decode = events.decode if events is not None else _decoder(connector)
+    decode = events.decode if events is not None else _decoder(connector, schemas)
     done = []
     for letter in chosen:
         gone = letter.error_class in (ERASED_LETTER, EXPIRED_LETTER)
@@ -90,10 +94,11 @@ def _why_dead(letter: Letter, decoded: Decoded | None) -> str:
     return decoded.dead[0].reason if decoded.dead else "the record holds no change event"
 
 
-def _decoder(connector: ConnectorFile | None) -> Callable[[Letter, RecordBatch], Decoded]:
+def _decoder(connector: ConnectorFile | None, schemas: Schemas | None) -> Callable[[Letter, RecordBatch], Decoded]:
     """What decodes letters of a database."""
     topic = connector.transaction_topic if connector is not None else None
-    decoder = Decoder(transaction_topic=topic, threads=1)
+    wire = wire_format(schemas, connector.config if connector is not None else {})
+    decoder = Decoder(transaction_topic=topic, threads=1, wire=wire)
     return lambda _, batch: decoder.decode([batch])
 
 

@@ -14,10 +14,13 @@ from cdc_lake.config import Config, Table
 from cdc_lake.config import Sink as SinkConfig
 from cdc_lake.connector_file import ConnectorFile
 from cdc_lake.consume.memory import MemoryKafka
+from cdc_lake.decode.debezium import Decoder
+from cdc_lake.decode.wire import WireFormat
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
 from cdc_lake.land.landing import Landing
 from cdc_lake.pipeline import Sink
+from cdc_lake.registry.schemas import Schemas
 
 SOURCE = "pos"
 CONNECTOR = ConnectorFile("pos", {"topic.prefix": "pos", "provide.transaction.metadata": "true"})
@@ -89,6 +92,7 @@ def make_sink(
     memory_mb: float = 1024,
     worker: Executor | None = None,
     max_records: int = 500,
+    schemas: Schemas | None = None,
 ) -> Sink:
     """A sink of the source `pos` that lands in `folder/lake`."""
     config = Config(
@@ -96,6 +100,9 @@ def make_sink(
     )
     inline = Inline()
     landing = Landing(config.lake_uri, SOURCE, transaction_topic=CONNECTOR.transaction_topic, pool=inline)
+    decoder = Decoder(
+        transaction_topic=CONNECTOR.transaction_topic, home=landing.home, threads=1, wire=WireFormat(schemas)
+    )
     return Sink(
         config,
         CONNECTOR,
@@ -104,6 +111,7 @@ def make_sink(
         tables=tables,
         accept_gaps=accept_gaps,
         worker=worker or inline,
+        decoder=decoder if schemas is not None else None,
     )
 
 

@@ -45,9 +45,10 @@ class FakeRegistry:
         self.wanted |= set(numbers)
 
     def awaits(self) -> str:
-        return self.away
+        return self.away if self.wanted else ""
 
     def get(self, number: int) -> RegisteredSchema | Refused:
+        assert not self.away, "what is decoded has been waited for"
         return self.known.get(number) or Refused("unknown_schema", f"the registry has no schema {number}")
 
 

@@ -128,6 +128,7 @@ def _replay(chosen: list[tuple[Source, DeadLetters, Letter]], value: bytes | Non
     from cdc_lake import replay as replaying
     from cdc_lake.connector_file import load_connector
     from cdc_lake.event_sink import EventLetters
+    from cdc_lake.registry.fetching import open_schemas
 
     config = output.settings()
     done: list[Replayed] = []
@@ -140,6 +141,7 @@ def _replay(chosen: list[tuple[Source, DeadLetters, Letter]], value: bytes | Non
             [x for _, x in mine],
             load_connector(config.connector_file(source)) if source.captured else None,
             events=None if source.captured else EventLetters(config, source),
+            schemas=open_schemas(config),
             value=value,
             dry_run=dry_run,
             rebuild=partial(_rebuild, config, source),

@@ -63,6 +63,7 @@ def together(sinks: Sequence[Progress]) -> Progress:
         last_commit=max(commits, default=None),
         lag=None if None in lags else sum(lag for lag in lags if lag is not None),
         waiting=next((p.waiting for p in sinks if p.waiting), ""),
+        registry=next((p.registry for p in sinks if p.registry), ""),
         stopped={tp: e for p in sinks for tp, e in list(p.stopped.items())},
     )
 
@@ -78,8 +79,7 @@ def describe(progress: Progress, rate: float) -> str:
         parts.append(f"{progress.dead:,} dead letters")
     if progress.stopped:
         parts.append(f"{len(progress.stopped)} partitions stopped")
-    if progress.waiting:
-        parts.append(progress.waiting)
+    parts += [words for words in (progress.waiting, progress.registry) if words]
     return " · ".join(parts)
 
 
@@ -94,5 +94,5 @@ def fields(progress: Progress, rate: float) -> dict[str, object]:
         "last_commit_seconds": None if commit is None else round(time.monotonic() - commit, 1),
         "dead_letters": progress.dead,
         "stopped_partitions": len(progress.stopped),
-        "waiting": progress.waiting or None,
+        "waiting": progress.waiting or progress.registry or None,
     }

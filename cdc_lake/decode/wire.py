@@ -9,12 +9,13 @@ JSON never begins with byte 0, so each record says for itself what it is: a topi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_lake.decode.avro import require
 from cdc_lake.decode.codecs import Codec, UnreadableError, codec_of
 from cdc_lake.registry.schemas import Refused, Schemas
 
@@ -81,6 +82,13 @@ class WireFormat:
             codec = Refused(error.error_class, f"schema {number} of the registry cannot be read: {error.reason}")
         self._codecs[number] = codec
         return codec
+
+
+def wire_format(schemas: Schemas | None, settings: Mapping[str, str]) -> WireFormat:
+    """Reads what a connector with these settings sends. Raises ConfigError when what the registry needs is missing."""
+    if schemas is not None:
+        require()
+    return WireFormat(schemas, unescape=settings.get("field.name.adjustment.mode") == "avro_unicode")
 
 
 def numbers(values: pa.Array, prefix: bytes = b"") -> set[int]:

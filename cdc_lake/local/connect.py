@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
@@ -27,6 +28,11 @@ class Connect(Part):
     def __init__(self, state: State, jars: Jars) -> None:
         super().__init__(state)
         self._jars = jars
+
+    @property
+    def plugins(self) -> Path:
+        """Where more plugins may be, such as converters: a folder with the jars of each. Looked at on the start."""
+        return self.state.folder / "plugins"
 
     @property
     @override
@@ -67,6 +73,8 @@ class Connect(Part):
             "session.timeout.ms": 10_000,
             "task.shutdown.graceful.timeout.ms": 3000,
         }
+        if self.plugins.is_dir():
+            settings["plugin.path"] = self.plugins
         for kind, topic, partitions in (("config", "configs", 1), ("offset", "offsets", 4), ("status", "statuses", 2)):
             settings[f"{kind}.storage.topic"] = f"{GROUP}-{topic}"
             settings[f"{kind}.storage.replication.factor"] = 1

@@ -57,6 +57,12 @@ FLUSHING = Metric(
     "cdc_lake_flush_pending_seconds", "gauge", ("source",), "For how long the flush under way has been going on; or 0."
 )
 LOOP = Metric("cdc_lake_loop_age_seconds", "gauge", ("source",), "How long ago the sink's loop last went round.")
+REGISTRY = Metric(
+    "cdc_lake_registry_connected",
+    "gauge",
+    ("source",),
+    "0 while records wait for a schema of the schema registry, 1 otherwise.",
+)
 BROKER = Metric("cdc_lake_broker_connected", "gauge", ("source",), "1 while Kafka answers, 0 while it is waited for.")
 STOPPED = Metric(
     "cdc_lake_stopped_partitions", "gauge", ("source", "code"), "Partitions that stopped, by the class of their error."
@@ -83,7 +89,7 @@ UNDELIVERED = Metric(
 )
 
 METRICS: tuple[Metric, ...] = (
-    *(BUILD, EVENTS, DEAD, FLUSH, COMMIT, FRESHNESS, LAG, LAST_COMMIT, FLUSHING, LOOP, BROKER, STOPPED),
+    *(BUILD, EVENTS, DEAD, FLUSH, COMMIT, FRESHNESS, LAG, LAST_COMMIT, FLUSHING, LOOP, BROKER, REGISTRY, STOPPED),
     *(MEMORY_LIMIT, CHECK, CUT_AGE, CUT_STALLED, UNFOLDED, LETTERS, LAKE_READ, UNDELIVERED),
 )
 # What the client library adds of the process itself, on Linux.

@@ -43,10 +43,11 @@ def liveness(sinks: Sequence[Watched]) -> Check:
 
 
 def readiness(sinks: Sequence[Watched], outside: Mapping[str, Check], lake: LakeState) -> list[Check]:
-    """Loop, broker, store and tables of every sink, then what is looked at from time to time: source and lake."""
+    """Loop, broker, registry, store and tables of every sink, then what is looked at now and then: source and lake."""
     return [
         liveness(sinks),
         _broker(sinks),
+        _registry(sinks),
         _store(sinks),
         _tables(sinks),
         *outside.values(),
@@ -59,6 +60,11 @@ def _broker(sinks: Sequence[Watched]) -> Check:
         return Check("broker", False, "the sink is starting")
     waiting = [f"{s.source}: {s.progress.waiting}" for s in sinks if s.progress is not None and s.progress.waiting]
     return Check("broker", not waiting, "; ".join(waiting) or "Kafka answers")
+
+
+def _registry(sinks: Sequence[Watched]) -> Check:
+    waiting = [f"{s.source}: {s.progress.registry}" for s in sinks if s.progress is not None and s.progress.registry]
+    return Check("registry", not waiting, "; ".join(waiting) or "no schema is waited for")
 
 
 def _store(sinks: Sequence[Watched]) -> Check:

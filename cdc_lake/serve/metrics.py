@@ -97,6 +97,7 @@ class Numbers:
         )
         yield _family(catalogue.LOOP, {(s.source,): now - s.turned for s in self.sinks})
         yield _family(catalogue.BROKER, {(s.source,): float(not p.waiting) for s, p in running})
+        yield _family(catalogue.REGISTRY, {(s.source,): float(not p.registry) for s, p in running})
         stopped = Counts((s.source, e.code) for s, p in running for e in list(p.stopped.values()))
         yield _family(catalogue.STOPPED, dict(stopped))
         yield _family(catalogue.CHECK, {(c.name,): float(c.ok) for c in self.checks()})

@@ -89,6 +89,7 @@ def test_what_landed_is_what_the_counters_say(numbers: Numbers, url: str, tmp_pa
     assert found["cdc_lake_commit_duration_seconds_sum", (source,)] > 0
     assert time.time() - found["cdc_lake_last_commit_timestamp_seconds", (source,)] < 60
     assert found["cdc_lake_broker_connected", (source,)] == 1
+    assert found["cdc_lake_registry_connected", (source,)] == 1
     assert found["cdc_lake_memory_limit_bytes", ()] == 64_000_000
     assert found["process_resident_memory_bytes", ()] > 1_000_000
 
@@ -132,11 +133,22 @@ def test_the_sink_is_ready_while_all_parts_answer(numbers: Numbers, url: str, tm
     landed(numbers, tmp_path)
     status, text = get(f"{url}/readyz")
     assert (status, json.loads(text)["ready"]) == (200, True)
-    assert {c["check"] for c in json.loads(text)["checks"]} == {"loop", "broker", "store", "tables", "lake"}
+    assert {c["check"] for c in json.loads(text)["checks"]} == {
+        "loop",
+        "broker",
+        "registry",
+        "store",
+        "tables",
+        "lake",
+    }
 
 
 def _broker_away(numbers: Numbers, progress: Progress) -> None:
     progress.waiting = "waiting for the broker (no answer)"
+
+
+def _registry_away(numbers: Numbers, progress: Progress) -> None:
+    progress.registry = "waiting for the schema registry (no answer)"
 
 
 def _store_away(numbers: Numbers, progress: Progress) -> None:
@@ -153,7 +165,13 @@ def _source_away(numbers: Numbers, progress: Progress) -> None:
 
 @pytest.mark.parametrize(
     ("happens", "check"),
-    [(_broker_away, "broker"), (_store_away, "store"), (_stopped, "tables"), (_source_away, "source")],
+    [
+        (_broker_away, "broker"),
+        (_registry_away, "registry"),
+        (_store_away, "store"),
+        (_stopped, "tables"),
+        (_source_away, "source"),
+    ],
 )
 def test_a_part_that_is_away_makes_it_unready_and_is_named_but_it_stays_alive(
     happens: Any, check: str, numbers: Numbers, url: str, tmp_path: Path
