@@ -56,7 +56,9 @@ def _json_key(text: str) -> dict[str, str]:
     try:
         found = json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{text[:200]} is no JSON.", why=str(error), next='KEY as {"id": 7}', code="bad_key") from None
+        # What Python says of a text too deep for it speaks of its own stack.
+        why = "It is nested too deeply." if isinstance(error, RecursionError) else str(error)
+        raise UsageError(f"{text[:200]} is no JSON.", why=why, next='KEY as {"id": 7}', code="bad_key") from None
     return {n: v if isinstance(v, str) else json.dumps(v) for n, v in found.items()}
 
 

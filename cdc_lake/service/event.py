@@ -106,7 +106,9 @@ def decode(headers: str | None, value: bytes | None, place: Place | None = None)
         data = json.loads(value, parse_constant=_no_constant) if value else {}
     except Malformed:
         raise
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise Malformed("data is not JSON: nested too deeply") from None
+    except ValueError as error:
         raise Malformed(f"data is not JSON: {str(error) or type(error).__name__}") from None
     return _event(attributes, data, place)
 

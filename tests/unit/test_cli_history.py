@@ -112,7 +112,7 @@ def test_history_as_of_ends_there(feed: Feed, capfd: pytest.CaptureFixture[str])
         (("history", "orders", ""), 2, ("bad_key", "of the type int")),
         (("history", "orders", "9.5"), 2, ("bad_key", "of the type int")),
         (("history", "orders", "id=\udcff"), 2, ("bad_key", "of the type int")),
-        (("history", "orders", '{"id":' * 100_000), 2, ("bad_key", "recursion")),
+        (("history", "orders", '{"id":' * 100_000), 2, ("bad_key", "nested too deeply")),
         (("history", "orders", '["id"]'), 2, ("bad_key", "of the type int")),
         (("history", "orders", "1", "--as-of", "2020-01-01"), 2, ("as_of_before_log", "first transaction is 00001")),
         (("history", "orders", "1", "--as-of", "2026-12-01"), 2, ("as_of_after_cut", "up to transaction 00005")),
