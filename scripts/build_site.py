@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS = (
-    *("README.md", "CHANGELOG.md", "LICENSE", "docs", "connectors/README.md", "deploy/README.md"),
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "connectors/README.md", "deploy/README.md"),
     *("notebooks/README.md", "examples/retail/README.md", "examples/dbt/README.md"),
 )
 LANGUAGES = {".py": "python", ".sql": "sql", ".yml": "yaml", ".yaml": "yaml", ".json": "json", ".toml": "toml"}

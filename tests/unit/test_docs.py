@@ -27,9 +27,7 @@ from cdc_lake.react.stream.query import parse as parse_model
 from tests.unit.test_cli_help import COMMANDS, parse
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "connectors").glob("*.md")]
-)
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "connectors").glob("*.md")])
 GENERATED = {"cli.md", "config.md", "metrics.md", "cdc-lake.schema.json", "json.schema.json", "dashboard.schema.json"}
 # What a block may be. `text` is a drawing or an output; everything else is checked here, and what can run is run by
 # tests/integration/test_docs_run.py.
@@ -110,6 +108,13 @@ def test_the_reference_is_what_the_code_says(name: str) -> None:
 def test_the_words_that_shells_complete_are_those_of_the_commands() -> None:
     written = runpy.run_path(str(ROOT / "scripts" / "generate_reference.py"))["completion"]()
     assert WORDS.read_text(encoding="utf-8") == written, "run: make docs"
+
+
+def test_the_page_for_contributors_names_only_what_is_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:cdc_lake|tests|docs|benchmarks|connectors)(?:/[\w./*-]+)?)`", page)
+    assert named
+    assert [name for name in named if not list(ROOT.glob(name))] == []
 
 
 def test_every_command_is_in_the_reference() -> None:
