@@ -35,6 +35,13 @@ class Source(Section):
         "that it is given: `[retail.scans]` or `{scans: retail.scans}`",
     )
 
+    idle_seconds: float = Field(
+        default=30,
+        ge=0,
+        description="of topics of events: when nothing has come for so long, that is written down, so that rules and "
+        "streaming models know what time it is; 0: never",
+    )
+
     @model_validator(mode="after")
     def _tables_differ(self) -> Source:
         names = self._named()

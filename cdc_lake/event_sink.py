@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from cdc_lake.config import Config
 from cdc_lake.config_source import Source
 from cdc_lake.connector_file import ConnectorFile, load_connector
-from cdc_lake.consume.broker import Broker
+from cdc_lake.consume.broker import CONNECTED, Broker, PartitionInfo
 from cdc_lake.decode.cloudevents import EventDecoder
 from cdc_lake.decode.fields import Fields
 from cdc_lake.decode.records import Decoded
 from cdc_lake.decode.repeats import REMEMBERED
-from cdc_lake.errors import CdcLakeError
+from cdc_lake.errors import CdcLakeError, UnavailableError
 from cdc_lake.events import RecordBatch, TableId
 from cdc_lake.land.batches import Batches
 from cdc_lake.land.dead_letters import Letter
@@ -47,7 +49,7 @@ def build_event_sink(
         landed=lambda topic: landing.last_keys(topic, REMEMBERED),
         joined_bytes=config.budget.joined,
     )
-    return Sink(
+    sink = EventSink(
         config,
         ConnectorFile(source.name, {}),
         broker,
@@ -57,6 +59,40 @@ def build_event_sink(
         decoder=decoder,
         selection=EventSelection(config, source, tables),
     )
+    sink.idle_seconds = source.idle_seconds
+    return sink
+
+
+class EventSink(Sink):
+    """Lands events, and says when none came: a source that falls silent holds up nobody who waits for its time.
+
+    A batch without events is ended when all that Kafka has of the source has landed, whoever landed it, and then says
+    so of the time `idle_seconds` before: what was sent earlier has had so long to arrive.
+    """
+
+    idle_seconds: float = 0.0
+    _told: float | None = None
+
+    def _step(self) -> None:
+        super()._step()
+        now = time.monotonic()
+        if not self.idle_seconds or self._flush is not None or self._ahead is not None or self._buffer.batches:
+            return
+        self._told = now if self._told is None else self._told
+        last = max(self._told, self.progress.last_commit or 0.0)
+        if now - last < self.idle_seconds or self._broker.state != CONNECTED:
+            return
+        self._told, asked = now, datetime.now(UTC)
+        try:
+            partitions = self._broker.partitions(self.pattern)
+        except UnavailableError:  # polling says so, and waits for it
+            return
+        if all(self._has(info) for info in partitions):
+            self._landing.beat(asked - timedelta(seconds=self.idle_seconds))
+
+    def _has(self, info: PartitionInfo) -> bool:
+        mine = self._positions.get(info.tp) if info.tp in self._held else self._landing.position(info.tp)
+        return info.end <= max(mine or 0, info.beginning)
 
 
 @dataclass(slots=True)

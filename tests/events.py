@@ -43,11 +43,12 @@ class Warehouse:
     topics: Mapping[str, int] = field(default_factory=lambda: {TOPIC: 2})
     databases: tuple[Source, ...] = ()
     kafka: MemoryKafka = field(default_factory=MemoryKafka)
+    idle_seconds: float = 30
 
     def __post_init__(self) -> None:
         for topic, partitions in self.topics.items():
             self.kafka.create_topic(topic, partitions)
-        self.source = Source(name="warehouse", events=list(self.topics))
+        self.source = Source(name="warehouse", events=list(self.topics), idle_seconds=self.idle_seconds)
         self.config = Config(
             root=self.folder,
             sources=[*self.databases, self.source],

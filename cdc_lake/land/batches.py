@@ -2,7 +2,7 @@
 
 Events have no transactions that could say what comes first. So the order in which they landed is written down: each
 flush is a transaction, whose END stands in the table of transactions behind the one before it. Whoever reads the log
-later, or reads it twice, finds the same order.
+later, or reads it twice, finds the same order. A batch without events says that time has passed and nothing came.
 
 The END is written when all rows of its batch have landed, so no reader ever waits for one: it is there, or its events
 are not shown yet. What a sink landed that was killed before the END, the next owner of its partitions ends.
@@ -103,6 +103,11 @@ class Batches:
             reach("land:after-batch-end")
             return
 
+    def beat(self, at: datetime) -> None:
+        """End a batch without events: up to `at` all has landed that will come in time."""
+        row = {"tx_id": f"idle:{int(at.timestamp() * 1_000_000)}", "event_count": 0, "source_ts": at}
+        self.end(_end(row, datetime.now(UTC)), [])
+
     def _append(self, snapshot: Snapshot | None, ends: pa.Table, spans: Sequence[Span]) -> None:
         count = snapshot.transaction_version(_COUNT) if snapshot is not None else None
         number, held = count or 0, dict[str, int]()
@@ -142,16 +147,18 @@ def _ends_of(rows: pa.Table) -> list[pa.Table]:
     now, found = datetime.now(UTC), []
     for row in groups.sort_by("__offset_min").to_pylist():
         at = min(row["__source_ts_max"] or now, now)
-        found.append(
-            pa.table(
-                {
-                    "status": ["END"],
-                    "tx_id": [row["__tx_id"]],
-                    "lsn": pa.nulls(1, pa.int64()),
-                    "event_count": pa.array([row["__offset_count"]], pa.int64()),
-                    "source_ts": pa.array([at], pa.timestamp("us", tz="UTC")),
-                    "__ingested_at": pa.array([now], pa.timestamp("us", tz="UTC")),
-                }
-            )
-        )
+        found.append(_end({"tx_id": row["__tx_id"], "event_count": row["__offset_count"], "source_ts": at}, now))
     return found
+
+
+def _end(row: Mapping[str, Any], now: datetime) -> pa.Table:
+    return pa.table(
+        {
+            "status": ["END"],
+            "tx_id": [row["tx_id"]],
+            "lsn": pa.nulls(1, pa.int64()),
+            "event_count": pa.array([row["event_count"]], pa.int64()),
+            "source_ts": pa.array([row["source_ts"]], pa.timestamp("us", tz="UTC")),
+            "__ingested_at": pa.array([now], pa.timestamp("us", tz="UTC")),
+        }
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 import pyarrow as pa
@@ -126,6 +127,11 @@ class Landing:
         found = [home.stored(tp) for home in self._homes(tp.topic)]
         positions = [position for position in found if position is not None]
         return min(positions) if positions else None
+
+    def beat(self, at: datetime) -> None:
+        """Write down that of a source of events all has landed that will come in time up to `at`."""
+        if self._batches is not None:
+            self._batches.beat(at)
 
     def commit(self, work: Round) -> Landed:
         """Land one round.

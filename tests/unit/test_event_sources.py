@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import operator
 import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import pytest
 from cdc_lake import crashpoints
 from cdc_lake.cli import main as cli
 from cdc_lake.config_source import Source
+from cdc_lake.consume.broker import PartitionInfo
 from cdc_lake.event_sink import EventLetters
-from cdc_lake.events import TableId
+from cdc_lake.events import TableId, TopicPartition
 from cdc_lake.land.dead_letters import DeadLetters
 from cdc_lake.project.fold import fold_source
 from cdc_lake.query.session import open_lake
@@ -228,3 +231,50 @@ def test_the_sources_beside_it_are_written_down_with_each_batch(tmp_path: Path) 
     warehouse.put(binary("1", {}))
     warehouse.land()
     assert [json.loads(e["data_collections"]) for e in warehouse.ends()] == [[{"source": "pos", "position": 0}]]
+
+
+def test_a_source_that_falls_silent_says_that_time_passes(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path, idle_seconds=0.01)
+    warehouse.put(binary("1", {"n": 1}), at=1_764_000_000_000)
+
+    def enough(_: object) -> None:
+        if len(warehouse.ends()) == 4:
+            sink.stop()
+
+    sink = warehouse.sink()
+    before = datetime.now(UTC)
+    sink.run(on_progress=enough)
+    first, *silent = warehouse.ends()
+    assert (first["event_count"], [e["event_count"] for e in silent]) == (1, [0, 0, 0])
+    times = [e["source_ts"] for e in silent]
+    assert times == sorted(times)
+    assert before - timedelta(seconds=0.01) <= times[0] <= times[-1] < datetime.now(UTC)
+    assert warehouse.ask("SELECT position, stalled FROM lake.cut") == [(4, False)]
+    assert warehouse.ask("SELECT count(*) FROM changes.events.scans") == [(1,)]
+
+
+class Stuck:
+    """A member of the group that takes partitions and reads nothing of them."""
+
+    def assigned(self, partitions: Sequence[PartitionInfo]) -> dict[TopicPartition, int]:
+        return dict.fromkeys((p.tp for p in partitions), 0)
+
+    def revoked(self, _: Sequence[TopicPartition]) -> None:
+        pass
+
+
+def test_nothing_is_said_of_time_while_a_message_waits_with_another_member(tmp_path: Path) -> None:
+    warehouse = Warehouse(tmp_path, idle_seconds=1e-6)
+    for partition in (0, 1):
+        warehouse.put(binary(str(partition), {"n": 1}), partition=partition)
+    other, sink, rounds = warehouse.kafka.broker("events"), warehouse.sink(), 0
+    other.subscribe(sink.pattern, Stuck())
+
+    def enough(_: object) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 20:
+            sink.stop()
+
+    sink.run(on_progress=enough)
+    assert [e["event_count"] for e in warehouse.ends()] == [1]
