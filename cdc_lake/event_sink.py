@@ -75,8 +75,8 @@ class EventSink(Sink):
 
     def _step(self) -> None:
         super()._step()
-        now = time.monotonic()
-        if not self.idle_seconds or self._flush is not None or self._ahead is not None or self._buffer.batches:
+        now, busy = time.monotonic(), self._flush is not None or self._ahead is not None or self._buffer.batches
+        if not self.idle_seconds or busy or not self._landing.tables:  # nobody follows what was never there
             return
         self._told = now if self._told is None else self._told
         last = max(self._told, self.progress.last_commit or 0.0)

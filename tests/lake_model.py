@@ -122,21 +122,21 @@ def append(folder: Path, path: str, rows: list[Row], schema: pa.Schema) -> None:
     write_deltalake(path, pa.Table.from_pylist(rows, schema), mode="append")
 
 
-def append_log(folder: Path, table: TableId, rows: list[Row]) -> None:
+def append_log(folder: Path, table: TableId, rows: list[Row], source: str = SOURCE) -> None:
     """Append to a change log."""
     if rows:
-        append(folder, log_path(str(folder / "lake"), SOURCE, table), rows, LOG)
+        append(folder, log_path(str(folder / "lake"), source, table), rows, LOG)
 
 
-def append_ends(folder: Path, rows: list[Row]) -> None:
+def append_ends(folder: Path, rows: list[Row], source: str = SOURCE) -> None:
     """Append to the transactions table."""
     if rows:
-        append(folder, transactions_path(str(folder / "lake"), SOURCE), rows, TRANSACTIONS)
+        append(folder, transactions_path(str(folder / "lake"), source), rows, TRANSACTIONS)
 
 
-def append_schemas(folder: Path, rows: list[Row]) -> None:
+def append_schemas(folder: Path, rows: list[Row], source: str = SOURCE) -> None:
     """Append to the schemas table."""
-    append(folder, schemas_path(str(folder / "lake"), SOURCE), rows, SCHEMAS)
+    append(folder, schemas_path(str(folder / "lake"), source), rows, SCHEMAS)
 
 
 FIELDS = {"id": "int32", "qty": "int32", "note": "string"}
@@ -147,6 +147,7 @@ class Feed:
     """A source with keyed tables (id, qty, note) and one bag, and its connector.
 
     `note` is the column that PostgreSQL stores out of line: an update that does not touch it sends the placeholder.
+    A transaction is committed as many minutes behind the start as its number, or as `minutes` says of it.
     """
 
     folder: Path
@@ -163,6 +164,8 @@ class Feed:
     ends: int = 0
     states: dict[str, dict[TableId, list[tuple[Any, ...]]]] = field(default_factory=dict)
     delivered: list[tuple[str, list[tuple[TableId, Row]], dict[str, int]]] = field(default_factory=list)
+    source: str = SOURCE
+    minutes: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for table in self.tables:
@@ -170,7 +173,12 @@ class Feed:
         for table in self.bags:
             self.bag_rows[table] = []
         schemas = [schema_row(t, f"s-{t}", FIELDS, ("id",)) for t in self.tables]
-        append_schemas(self.folder, schemas + [schema_row(t, f"s-{t}", FIELDS, ()) for t in self.bags])
+        bags = [schema_row(t, f"s-{t}", FIELDS, ()) for t in self.bags]
+        append_schemas(self.folder, schemas + bags, self.source)
+
+    def when(self, tx_id: str) -> datetime:
+        """When a transaction was committed."""
+        return _START + timedelta(minutes=self.minutes.get(int(tx_id), int(tx_id)))
 
     def begin(self) -> Transaction:
         """A transaction; its changes are visible in the model at once, so commit it."""
@@ -183,7 +191,7 @@ class Feed:
             self.place(table, dict(event))
         if self.metadata:
             number = int(tx_id)
-            end = end_row(self.ends, tx_id, counts, lsn=1000 + number, when=_START + timedelta(minutes=number))
+            end = end_row(self.ends, tx_id, counts, lsn=1000 + number, when=self.when(tx_id))
             self.pending_ends.append(end)
             self.ends += 2  # the BEGIN of the next transaction stands between
 
@@ -214,10 +222,10 @@ class Feed:
         """Write everything that was sent into the lake; with `chance`, partitions lag behind each other at random."""
         for table, rows in self.pending.items():
             later = self._later(rows, chance)
-            append_log(self.folder, table, [r for r in rows if r not in later])
+            append_log(self.folder, table, [r for r in rows if r not in later], self.source)
             self.pending[table] = later
         ends = self._later(self.pending_ends, chance)
-        append_ends(self.folder, self.pending_ends[: len(self.pending_ends) - len(ends)])
+        append_ends(self.folder, self.pending_ends[: len(self.pending_ends) - len(ends)], self.source)
         self.pending_ends = ends
 
     def _later(self, rows: list[Row], chance: Random | None) -> list[Row]:
@@ -251,7 +259,7 @@ class Transaction:
     def _send(self, table: TableId, op: str, **values: Any) -> None:
         order = len(self.events) + 1
         tx = (self.id, order) if self.feed.metadata else None
-        when = _START + timedelta(minutes=int(self.id))
+        when = self.feed.when(self.id)
         self.events.append((table, log_row(table, op, 0, tx=tx, schema_id=f"s-{table}", when=when, **values)))
         self.counts[str(table)] = self.counts.get(str(table), 0) + 1
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
@@ -16,6 +17,8 @@ from tests.lake_model import Feed, Row
 MINUTE = 60_000_000
 START = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
 
+NEVER = -(1 << 62)
+
 # (change, key, time, the transactions and orders of its events)
 Found = tuple[str, str, int, tuple[tuple[str, int], ...]]
 
@@ -25,8 +28,9 @@ class Event:
     """An event in the order in which patterns see it."""
 
     time: int
-    tx: str
+    number: int
     order: int
+    tx: str = field(compare=False)
     stream: str = field(compare=False)
     key: str = field(compare=False)
     qty: int = field(compare=False)
@@ -37,6 +41,10 @@ class Event:
         return (self.tx, self.order)
 
 
+def _no_delay(_qty: int) -> int:
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """A stream of a test's rule: which changes of a table it picks, and their event time."""
@@ -44,7 +52,7 @@ class Stream:
     name: str
     table: TableId
     picks: Callable[[int], bool]
-    delay: Callable[[int], int] = lambda _qty: 0
+    delay: Callable[[int], int] = _no_delay
     ops: str = "cu"
 
 
@@ -52,38 +60,55 @@ def events_of(
     feed: Feed, streams: list[Stream], *, lateness: int = 0
 ) -> Iterator[tuple[int, list[Event], list[Found]]]:
     """Transaction by transaction: the watermark, the events that it lets through, in order, and those too late."""
+    yield from merged_events({feed.source: feed}, streams, lateness=lateness)
+
+
+def merged_events(
+    feeds: Mapping[str, Feed], streams: list[Stream], *, lateness: int = 0
+) -> Iterator[tuple[int, list[Event], list[Found]]]:
+    """As `events_of` of several sources: always the next transaction of the one whose clock is furthest back. Ends when
+    that one has no more, though others have. The watermark is that of the clock furthest back."""
     pending: list[Event] = []
-    before: int | None = None
-    for tx, changes, _ in feed.delivered:
-        clock = START + int(tx) * MINUTE
+    clocks = dict.fromkeys(sorted(feeds), NEVER)
+    waiting = {source: list(feed.delivered) for source, feed in feeds.items()}
+    for number in itertools.count():
+        source = min(clocks, key=lambda s: (clocks[s], s))
+        if not waiting[source]:
+            return
+        tx, changes, _ = waiting[source].pop(0)
+        before = clocks[source]
+        committed = int(feeds[source].when(tx).timestamp()) * 1_000_000
+        clock = clocks[source] = max(before, committed)
         late: list[Found] = []
-        for order, (table, row) in enumerate(changes, start=1):
-            for stream in streams:
-                if table != stream.table or row["__op"] not in stream.ops:
-                    continue
-                image = json.loads(row["__after"] or row["__before"])
-                if not stream.picks(_qty(image)):
-                    continue
-                event = _event(stream, image, (tx, order), clock)
-                if before is not None and event.time < before - lateness:
-                    late.append(("late", event.key, event.time, (event.name,)))
-                else:
-                    pending.append(event)
-        watermark = clock - lateness
+        for event in _picked(streams, changes, (number, tx), (clock, committed)):
+            if event.time < before - lateness:
+                late.append(("late", event.key, event.time, (event.name,)))
+            else:
+                pending.append(event)
+        watermark = min(clocks.values()) - lateness
         released = sorted(e for e in pending if e.time <= watermark)
         pending = [e for e in pending if e.time > watermark]
-        before = clock
         yield watermark, released, late
+
+
+def _picked(
+    streams: list[Stream], changes: list[tuple[TableId, Row]], tx: tuple[int, str], times: tuple[int, int]
+) -> Iterator[Event]:
+    for order, (table, row) in enumerate(changes, start=1):
+        for stream in streams:
+            if table != stream.table or row["__op"] not in stream.ops:
+                continue
+            image = json.loads(row["__after"] or row["__before"])
+            if stream.picks(_qty(image)):
+                # An event time of its own is said by the change, else it is the source's clock.
+                time = times[0 if stream.delay is _no_delay else 1]
+                key, qty = json.dumps({"id": image["id"]}, separators=(",", ":")), _qty(image)
+                yield Event(time - stream.delay(qty) * MINUTE, tx[0], order, tx[1], stream.name, key, qty)
 
 
 def _qty(image: Row) -> int:
     # A delete does not tell.
     return -1 if image["qty"] is None else int(image["qty"])
-
-
-def _event(stream: Stream, image: Row, name: tuple[str, int], clock: int) -> Event:
-    key, qty = json.dumps({"id": image["id"]}, separators=(",", ":")), _qty(image)
-    return Event(clock - stream.delay(qty) * MINUTE, *name, stream.name, key, qty)
 
 
 class Model:
@@ -100,8 +125,15 @@ class Model:
 
 def findings(feed: Feed, streams: list[Stream], model: Model, *, lateness: int = 0) -> list[Found]:
     """All that a rule finds."""
+    return merged_findings({feed.source: feed}, streams, model, lateness=lateness)
+
+
+def merged_findings(
+    feeds: Mapping[str, Feed], streams: list[Stream], model: Model, *, lateness: int = 0
+) -> list[Found]:
+    """All that a rule over several sources finds."""
     found: list[Found] = []
-    for watermark, released, late in events_of(feed, streams, lateness=lateness):
+    for watermark, released, late in merged_events(feeds, streams, lateness=lateness):
         found += late
         for event in released:
             found += model.pass_(event.time) + model.take(event)

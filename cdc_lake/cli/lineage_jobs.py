@@ -97,10 +97,13 @@ class Telling:
         return Job(f"stream.{source}.{shape.name}", "MODEL", read, [rows, *sent], streaming=True, sql=sql)
 
     def _rule(self, target: Target) -> Job:
-        source = target.source
-        found = replace(delta_table(layout.alerts_path(self._config.lake_uri, source)), columns=columns_of(ALERTS))
-        read = [self._log(source, table) for table in dict.fromkeys(target.tables.values())]
-        return Job(f"rule.{source}.{target.rule.name}", "RULE", read, [found], streaming=True)
+        from cdc_lake.react.standing import Standing
+
+        home = Standing.of(self._config, target).home
+        found = replace(delta_table(layout.alerts_path(self._config.lake_uri, home)), columns=columns_of(ALERTS))
+        named = [(target.owners[stream], table) for stream, table in target.tables.items()]
+        read = [self._log(*one) for one in dict.fromkeys(named)]
+        return Job(f"rule.{home}.{target.rule.name}", "RULE", read, [found], streaming=True)
 
     def _topic(self, name: str) -> Dataset:
         return topic(self._config.bootstrap, name)

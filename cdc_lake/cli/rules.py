@@ -80,11 +80,11 @@ def run(
 
 
 def list_rules() -> None:
-    """List rules: how far each is, and its alerts."""
+    """List rules: how far each is, the source that one over several sources waits for, and its alerts."""
     from cdc_lake.cli.rules_runner import listed
 
     rows = listed(output.settings())
-    columns = ["rule", "kind", "severity", "position", "behind", "open", "acknowledged", "resolved"]
+    columns = ["rule", "kind", "severity", "position", "behind", "waits_for", "open", "acknowledged", "resolved"]
     output.result({"rules": rows}, columns, rows)
 
 

@@ -20,19 +20,25 @@ from cdc_lake.config import Config
 from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError, LakeError, UsageError
 from cdc_lake.land.layout import list_sources
 from cdc_lake.listening import LOOPBACK
+from cdc_lake.query.merged import Merged, merge
 from cdc_lake.query.news import News
 from cdc_lake.query.placed import Log, open_logs
 from cdc_lake.react.alerts import Alerts, counts
 from cdc_lake.react.delivery import Deliverer, Delivery
-from cdc_lake.react.ledger import Ledger
 from cdc_lake.react.records import moment, title_of
 from cdc_lake.react.rulefile import Rule, find_rule, load_rule, load_rules, rule_files
-from cdc_lake.react.run import Watch, open_connection, tried
+from cdc_lake.react.run import Orders, Watch, open_connection, tried
 from cdc_lake.react.silences import Silence, Silences
+from cdc_lake.react.standing import Standing
 from cdc_lake.react.watch import Target, check
 
 # How often to look whether something has landed: one look costs a stat of a folder.
 _LOOK_SECONDS = 0.2
+# How far a rule is that is nowhere yet.
+_NOT_BEGUN: dict[str, Any] = {
+    **dict.fromkeys(("position", "behind", "waits_for", "waits_since")),
+    "positions": [],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +200,17 @@ def listed(config: Config) -> list[dict[str, Any]]:
     totals = counts(Alerts(config).all())
     rows = []
     with opened(config) as logs:
+        orders = Orders(logs[0].con, logs) if logs else None
         for rule in rules:
-            rows.append(_listed(config, logs, rule) | _counted(totals.pop(rule.name, {})))
-    gone = {"kind": "(file is gone)", "severity": None, "position": None, "behind": None}
+            rows.append(_listed(config, orders, rule) | _counted(totals.pop(rule.name, {})))
+    gone: dict[str, Any] = {
+        "kind": "(file is gone)",
+        "severity": None,
+        "position": None,
+        "behind": None,
+        "positions": [],
+    }
+    gone |= {"waits_for": None, "waits_since": None}
     return rows + [{"rule": name, **gone, **_counted(states)} for name, states in totals.items()]
 
 
@@ -204,18 +218,28 @@ def _counted(states: dict[str, int]) -> dict[str, int]:
     return {state: states.get(state, 0) for state in ("open", "acknowledged", "resolved")}
 
 
-def _listed(config: Config, logs: Sequence[Log], rule: Rule) -> dict[str, Any]:
-    options = config.lake.options or None
-    places = [(log, Ledger(config.lake_uri, log.source, options).place(rule.name)) for log in logs]
-    found = next(((log, place) for log, place in places if place is not None), None)
-    position = found[1].position if found is not None else None
-    behind = found[0].cut - found[1].position if found is not None else None
-    return {
-        "rule": rule.name,
-        "kind": rule.kind,
-        "severity": rule.severity,
-        "position": position,
-        "behind": behind,
+def _listed(config: Config, orders: Orders | None, rule: Rule) -> dict[str, Any]:
+    found: dict[str, Any] = {"rule": rule.name, "kind": rule.kind, "severity": rule.severity}
+    found |= _NOT_BEGUN
+    if orders is None:
+        return found
+    try:
+        target = check(orders.con, rule, orders.logs, config)
+        order = orders.of(target.sources)
+    except CdcLakeError:
+        return found  # `rules check` says what is wrong with it
+    standing = Standing.of(config, target)
+    place = standing.place(order)
+    if place is None:
+        return found
+    ahead = sum(log.cut for log in orders.logs if log.source in target.sources)
+    held = order.held if isinstance(order, Merged) and order.behind else None
+    return found | {
+        "position": place.position,
+        "behind": ahead - sum(order.frontier(place.position).values()),
+        "positions": [{"source": s, "position": p} for s, p in standing.positions.items()],
+        "waits_for": held.source if held is not None else None,
+        "waits_since": held.since.isoformat() if held is not None and held.since is not None else None,
     }
 
 
@@ -224,7 +248,7 @@ def tried_on_the_past(config: Config, name: str, since: str | None, until: str |
     rule = find_rule(load_rules(config.rules_folder), name)
     with opened(config) as logs:
         target: Target = check(connection(logs), rule, logs, config)
-        log = next(g for g in logs if g.source == target.source)
+        log = merge(connection(logs), logs, target.sources)
         after = log.position(since) if since is not None else 0
         upto = log.position(until) if until is not None else log.cut
         if after > upto:

@@ -176,6 +176,7 @@ SHAPES: dict[str, Any] = {
     "rules list": {
         "rules": [
             {"rule": "text", "kind": "text", "severity": "text?", "position": "integer?", "behind": "integer?"}
+            | {"positions": [{"source": "text", "position": "integer"}], "waits_for": "text?", "waits_since": "text?"}
             | dict.fromkeys(("open", "acknowledged", "resolved"), "integer")
         ]
     },

@@ -26,16 +26,21 @@ def erase_alerts(lake: Lake, source: str, changes: Mapping[str, Collection[tuple
     number of alert rows that changed. Raises LakeError.
 
     Comes before the log is emptied, which knows the keys: killed in between, the next run does it again. What rules
-    remember is made anew from the log by the next evaluation.
+    remember is made anew from the log by the next evaluation. A rule over several sources has its alerts and its memory
+    with one of them, so those of all sources are looked through.
     """
     if not any(changes.values()):
         return 0
+    names = {(table, key, lsn) for table, found in changes.items() for key, lsn in found}
+    return sum(_erase_at(lake, home, names) for home in sorted({source, *lake.sources()}))
+
+
+def _erase_at(lake: Lake, source: str, names: Collection[tuple[Any, ...]]) -> int:
     _forget(lake, source)
     path = alerts_path(lake.root, source)
     delta = lake.open(path)
     if delta is None:
         return 0
-    names = {(table, key, lsn) for table, found in changes.items() for key, lsn in found}
     rows = read_rows(delta).to_pylist()
     found = [r for r in rows if any(_name(e) in names for e in r["evidence"] or ())]
     ids = {r["id"] for r in found if r["change"] != "late"}

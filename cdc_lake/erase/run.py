@@ -204,7 +204,8 @@ class _Work:
         found = read_erasures(DeltaStore(lake.options), lake.root, source)
         for table in sorted({p.table.table for p in report.parts} | set(report.remains)):
             files += self._finish(table, found)
-        paths = [dead_letters_path(lake.root, source), alerts_path(lake.root, source)]
+        homes = sorted({source, *lake.sources()})
+        paths = [dead_letters_path(lake.root, source), *(alerts_path(lake.root, home) for home in homes)]
         return files + self._clear(paths)
 
     def _finish(self, table: TableId, found: Erasures) -> int:

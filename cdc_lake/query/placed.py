@@ -55,9 +55,18 @@ class Log:
         return self.state.source
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources whose changes it orders: this one."""
+        return (self.source,)
+
+    @property
     def cut(self) -> int:
         """The position up to which every transaction is complete."""
         return self.state.cut.position
+
+    def frontier(self, position: int) -> dict[str, int]:
+        """How far each of `sources` is at a position."""
+        return {self.source: position}
 
     @property
     def names(self) -> Mapping[str, TableId]:
@@ -75,7 +84,7 @@ class Log:
 
     def clock(self, position: int) -> int:
         """The greatest commit time up to a position, in microseconds."""
-        return self._last(f"max(epoch_us(shown_ts)) FROM ({self._timeline}) WHERE pos <= {position}", NEVER)
+        return self._last(f"max(epoch_us(shown_ts)) FROM ({self.timeline}) WHERE pos <= {position}", NEVER)
 
     def position(self, moment: str) -> int:
         """The last position at a moment: a time, an LSN or a transaction. Raises MomentError."""
@@ -84,7 +93,7 @@ class Log:
             return find_position(self.con, calendar_of(self.state), moment).position
         micros = int(times[0].timestamp() * 1_000_000)
         before = f"epoch_us(shown_ts) <= {micros} AND pos <= {self.cut}"
-        return self._last(f"max(pos) FROM ({self._timeline}) WHERE {before}", 0)
+        return self._last(f"max(pos) FROM ({self.timeline}) WHERE {before}", 0)
 
     def between(self, after: int, limit: int) -> Placed:
         """The next `limit` transactions behind the position `after`, or as many as the cut shows.
@@ -123,7 +132,8 @@ class Log:
         return f"SELECT * EXCLUDE ({others}) FROM ({query})"
 
     @property
-    def _timeline(self) -> str:
+    def timeline(self) -> str:
+        """A query: all transactions (`timeline.timeline_sql`). Raises LakeError when there are none."""
         return timeline_sql(self.transactions)
 
     @property
@@ -166,7 +176,8 @@ class Placed:
     """The positions (`after`, `upto`] of a log.
 
     `clock` is a relation with one row per transaction: `position`, and the greatest commit time of the source so far,
-    before it (`before`) and with it (`clock`), in microseconds. It begins at `began` and ends at `ended`.
+    before it (`before`) and with it (`clock`), in microseconds; `mark` is the time up to which everything has come with
+    it, which of one source is its clock. The mark begins at `began` and ends at `ended`.
     """
 
     log: Log
@@ -183,10 +194,10 @@ class Placed:
         return self._ends
 
     @classmethod
-    def of(cls, log: Log, after: int, limit: int) -> Self:
-        """As `Log.between`."""
+    def of(cls, log: Log, after: int, limit: int, *, number: int = 0) -> Self:
+        """As `Log.between`. Those of different numbers can be used at one time."""
         con, own = log.con, log.state.lake.own
-        ends, clock = f"{own}.placed_ends", f"{own}.placed_clock"
+        ends, clock = f"{own}.placed_ends_{number}", f"{own}.placed_clock_{number}"
         load_ends(con, ends, log.transactions, after)
         began = log.clock(after)
         so_far = "max(us) OVER (ORDER BY pos ROWS BETWEEN UNBOUNDED PRECEDING AND {})"
@@ -195,7 +206,8 @@ class Placed:
             WITH ended AS (SELECT pos, max(epoch_us(source_ts)) AS us FROM {ends}
                 WHERE pos > {after} AND pos <= {log.cut} GROUP BY pos ORDER BY pos LIMIT {limit})
             SELECT pos AS position, greatest({began}, coalesce({so_far.format("1 PRECEDING")}, {began})) AS before,
-                greatest({began}, coalesce({so_far.format("CURRENT ROW")}, {began})) AS clock FROM ended"""
+                greatest({began}, coalesce({so_far.format("CURRENT ROW")}, {began})) AS clock, clock AS mark
+            FROM ended"""
         )
         row = con.execute(f"SELECT max(position), max(clock) FROM {clock}").fetchone()
         upto, ended = (int(row[0]), int(row[1])) if row is not None and row[0] is not None else (after, began)

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from cdc_lake.errors import first_line
-from cdc_lake.query.placed import Placed
+from cdc_lake.query.merged import OrderedPlaced
 from cdc_lake.react.events import COLUMNS, EVIDENCE, PENDING, Picked
 from cdc_lake.react.patterns import Pattern, Slice, pattern_of
 from cdc_lake.react.rulefile import Rule, RuleError
@@ -24,7 +24,8 @@ _WORK = "lake.internal.rule"
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a rule remembers at a position: rows that may still matter, and the source's clock there. None: nothing."""
+    """What a rule remembers at a position: rows that may still matter, and the time up to which everything
+    had come (of one source its clock). None: nothing."""
 
     position: int
     clock: int
@@ -61,7 +62,7 @@ class Compiled:
 
 
 def advance(
-    con: duckdb.DuckDBPyConnection, one: Compiled, memory: Memory, placed: Placed, changes: Mapping[str, str]
+    con: duckdb.DuckDBPyConnection, one: Compiled, memory: Memory, placed: OrderedPlaced, changes: Mapping[str, str]
 ) -> tuple[list[Finding], Memory]:
     """Evaluate the positions of `placed` behind `memory`; `changes` is, per stream, a relation of placed changes.
 
@@ -81,7 +82,7 @@ def advance(
 
 
 def _advance(
-    con: duckdb.DuckDBPyConnection, one: Compiled, memory: Memory, placed: Placed, changes: Mapping[str, str]
+    con: duckdb.DuckDBPyConnection, one: Compiled, memory: Memory, placed: OrderedPlaced, changes: Mapping[str, str]
 ) -> tuple[list[Finding], Memory]:
     rule = one.rule
     picked = [

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from cdc_lake.config import Config
 from cdc_lake.events import TableId
 from cdc_lake.query.placed import open_logs
-from cdc_lake.react.ledger import Ledger
 from cdc_lake.react.places import Place
 from cdc_lake.react.rulefile import load_rules
 from cdc_lake.react.run import open_connection
+from cdc_lake.react.standing import Standing
 from cdc_lake.react.stream.beside import seen_at
 from cdc_lake.react.stream.modelfile import load_model, model_files
 from cdc_lake.react.stream.run import table_of
@@ -42,11 +42,10 @@ def find_unread(config: Config) -> Iterator[Unread]:
     con = open_connection()
     try:
         logs = open_logs(con, config)
-        options = config.lake.options or None
         for rule in rules:
             target = check_rule(con, rule, logs, config)
-            place = Ledger(config.lake_uri, target.source, options).place(rule.name)
-            yield from _of(target.source, set(target.tables.values()), place, f"rule {rule.name}", "rules")
+            for source, held in Standing.of(config, target).held.items():
+                yield from _of(source, set(target.tables_of(source)), held, f"rule {rule.name}", "rules")
         for model in models:
             shape = check_model(con, model, logs)
             place = table_of(config, shape).place()

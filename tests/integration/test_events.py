@@ -21,11 +21,14 @@ from cdc_lake.local.retail.demand import Demand
 from cdc_lake.local.retail.loader import connect
 from cdc_lake.local.retail.scans import Faults, Scanners
 from cdc_lake.local.retail.web import WebShop, create_outbox, write
+from tests.events import binary
 from tests.integration.conftest import Database, RunningStack, wait_for
 from tests.projects import ROOT, Project, make_project
 
 pytestmark = pytest.mark.stack
 
+SHELVES = """CREATE TABLE inventory (store_id int, product_id int, on_hand int, reorder_point int,
+    PRIMARY KEY (store_id, product_id))"""
 NOON = datetime(2026, 6, 2, 12, tzinfo=UTC)
 
 
@@ -38,6 +41,7 @@ def demand() -> Demand:
 def project(stack: RunningStack, database: Database, tmp_path: Path) -> Iterator[Project]:
     """A captured table, an outbox whose connector is registered, and a topic that scanners write to."""
     database.execute("CREATE TABLE goods (id int PRIMARY KEY, name text)")
+    database.execute(SHELVES)
     create_outbox(database.dsn)
     with make_project(tmp_path / "project", database.dsn, stack.bootstrap, stack.connect_url) as made:
         name = f"{made.name}-outbox"
@@ -56,7 +60,7 @@ def project(stack: RunningStack, database: Database, tmp_path: Path) -> Iterator
                 "dsn": made.dsn,
                 "events": {"orders": f"{made.name}-orders"},
             },
-            {"name": "warehouse", "events": {"scans": f"{made.name}-scans"}},
+            {"name": "warehouse", "events": {"scans": f"{made.name}-scans"}, "idle_seconds": 1},
         ]
         (made.folder / "cdc-lake.yaml").write_text(yaml.safe_dump(settings))
         made.register()
@@ -113,6 +117,64 @@ def test_orders_of_an_outbox_and_scans_land_beside_the_tables(
     assert {t["table"]: t["lag_records"] for t in status["tables"]}["events.orders"] == 0
     followed(project, scans["events"])
     examined(project)
+
+
+def scan(project: Project, product: int) -> None:
+    """A scanner sees goods leave."""
+    data = {"store_id": 1, "product_id": product, "quantity": 2, "change": -2, "scanner_id": "s7"}
+    time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    value, headers = binary(uuid.uuid4().hex, data, kind="retail.purchase", time=time)
+    sender = KafkaSender(project.bootstrap, f"{project.name}-scans", {}, partitions=3)
+    sender.send(f"1/{product}".encode(), value, headers)
+    sender.flush()
+    sender.close()
+
+
+def test_goods_that_only_the_till_or_only_a_scanner_knows_of_raise_one_alert_each(
+    project: Project, database: Database
+) -> None:
+    (project.folder / "rules").mkdir()
+    for file in (ROOT / "examples" / "retail" / "rules").glob("*.yaml"):
+        text = file.read_text()
+        for long, short in (("20 minutes", "6 seconds"), ("15 MINUTE", "2 SECOND"), ("30 minutes", "4 seconds")):
+            assert long in text
+            text = text.replace(long, short)
+        (project.folder / "rules" / file.name).write_text(text)
+    database.execute("INSERT INTO inventory SELECT 1, n, 9, 3 FROM generate_series(1, 4) n")
+    scan(project, 4)
+    sink, rules = project.start("sink", "run"), None
+    try:
+        wait_for(lambda: project.query("SELECT 1 FROM events.scans, inventory LIMIT 1"), "both to land")
+        rules = project.start("rules", "run", log_file="rules.log")
+        wait_for(lambda: begun(project), "the rules to begin", seconds=180)
+        database.execute("UPDATE inventory SET on_hand = 7 WHERE product_id IN (1, 2)")
+        scan(project, 1)
+        scan(project, 3)
+        wait_for(lambda: alerted(project, database), "a first alert", seconds=180)
+        rules.send_signal(signal.SIGKILL)
+        rules.wait(30)
+        rules = project.start("rules", "run", log_file="rules.log")
+        wait_for(lambda: len(alerted(project, database)) == 2, "both alerts", seconds=180)
+    finally:
+        for process in (sink, *([rules] if rules is not None else [])):
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    project.ok("rules", "run", "--until-caught-up")
+    assert alerted(project, database) == [("booked_not_scanned", 2), ("scanned_not_booked", 3)]
+    listed = json.loads(project.ok("--json", "rules", "list"))["rules"]
+    assert all({p["source"] for p in r["positions"]} == {project.name, "warehouse"} for r in listed)
+
+
+def begun(project: Project) -> bool:
+    listed = json.loads(project.ok("--json", "rules", "list"))["rules"]
+    return all(r["positions"] for r in listed)
+
+
+def alerted(project: Project, database: Database) -> list[tuple[str, int]]:
+    """The rules and products of all openings of alerts, while a till goes on selling other things."""
+    database.execute("INSERT INTO goods SELECT coalesce(max(id), 0) + 1, 'x' FROM goods")
+    found = project.query("SELECT rule, key FROM lake.alerts ORDER BY rule, key")
+    return [(r["rule"], json.loads(r["key"])["product_id"]) for r in found]
 
 
 def followed(project: Project, events: int) -> None:

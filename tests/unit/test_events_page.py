@@ -9,13 +9,16 @@ import pytest
 
 from cdc_lake.cli import main as cli
 from cdc_lake.query.placed import open_logs
-from cdc_lake.react.run import open_connection
+from cdc_lake.react.rulefile import load_rules
+from cdc_lake.react.run import Watch, open_connection
 from cdc_lake.react.stream.modelfile import load_model, model_files
 from cdc_lake.react.stream.run import Streams
 from cdc_lake.react.stream.shape import check
 from tests.events import Warehouse, binary
 from tests.lakes import end, event, make_sink
-from tests.unit.test_docs import COMMAND_LINES, MODELS, OF_EVENTS, QUERIES, Block, write_rule
+from tests.unit.test_docs import COMMAND_LINES, MODELS, OF_EVENTS, QUERIES, RULES, Block, write_rule
+
+SHELF = {"store_id": 3, "product_id": 7, "on_hand": 9}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,8 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     made.put((b'{"specversion":"1.0"}', []))
     for topic, records in (
         ("pos.public.stores", [event("stores", {"store_id": 3, "name": "North"}, key={"store_id": 3}, tx=("1", 1))]),
-        ("pos.transaction", [end("1", {"public.stores": 1})]),
+        ("pos.public.inventory", [event("inventory", SHELF, key=dict(list(SHELF.items())[:2]), tx=("1", 2))]),
+        ("pos.transaction", [end("1", {"public.stores": 1, "public.inventory": 1})]),
     ):
         made.kafka.create_topic(topic)
         for key, value in records:
@@ -52,6 +56,15 @@ def test_a_command_of_the_page_runs(
         cli.main(shlex.split(line)[1:])
     # A letter that is still dead is told by 3.
     assert stop.value.code in (None, 0, 3), capfd.readouterr().err
+
+
+def test_the_rules_of_the_page_run(warehouse: Warehouse) -> None:
+    for block in (b for b in RULES if b in OF_EVENTS):
+        write_rule(block, warehouse.folder)
+    watch = Watch(warehouse.config, load_rules(warehouse.folder / "rules"))
+    watch.round(final=True)
+    assert watch.watched
+    assert not watch.failed
 
 
 def test_the_models_of_the_page_run(warehouse: Warehouse) -> None:

@@ -134,11 +134,11 @@ CASES = {
 }
 
 
-def trade(feed: Feed, chance: Random, transactions: int) -> None:
+def trade(feed: Feed, chance: Random, transactions: int, tables: tuple[TableId, ...] = (SALES, STOCK)) -> None:
     for _ in range(transactions):
         tx = feed.begin()
         for _ in range(chance.randrange(1, 4)):
-            table, key = chance.choice((SALES, STOCK)), chance.randrange(3)
+            table, key = chance.choice(tables), chance.randrange(3)
             if key not in feed.rows[table]:
                 tx.insert(table, key, chance.randrange(10), "x")
             elif chance.random() < 0.1:
