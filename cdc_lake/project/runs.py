@@ -24,7 +24,8 @@ _Place = tuple[str, int]
 class Run:
     """The rows of one snapshot: where they begin, per (topic, partition), and behind which transaction they stand.
 
-    `complete` says that all have landed, `over` that they have or never will.
+    `complete` says that all have landed, `over` that they have or never will, `opened` and `ended` that the marked
+    first and last one are here.
     """
 
     lsn: int
@@ -32,6 +33,8 @@ class Run:
     begins: dict[_Place, int]
     complete: bool
     over: bool
+    opened: bool
+    ended: bool
 
 
 def with_runs(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str, cut: int, *, keyed: bool, folded: bool) -> Tail:
@@ -52,9 +55,13 @@ def with_runs(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str, cut: int, *
         tail,
         runs=relation_of(runs),
         late_runs=tuple(r.lsn for r in runs if r.pos > cut),
-        clear=_clear(last) if last is not None and (folded or _has_before(firsts, last)) else None,
+        # What a fold took of a run itself, as earlier versions did in the middle of a first one, the run did not end.
+        clear=_clear(last) if last is not None and last.opened and (folded or _has_before(firsts, last)) else None,
         superseded=_superseded(last, hidden, firsts),
-        held=newest is not None and not newest.over and (not keyed or folded or _has_before(firsts, newest)),
+        # Of a first run whose last row is here, at most another partition lacks some, and nothing is there to end.
+        held=newest is not None
+        and not newest.over
+        and (not newest.ended or not keyed or folded or _has_before(firsts, newest)),
     )
 
 
@@ -85,7 +92,8 @@ def find_runs(con: duckdb.DuckDBPyConnection, tail: Tail, ends: str) -> list[Run
         complete = ended is not None and ended >= (opened or 0) and not places - behind - last
         # Begun again at the same LSN: the rows before the second first one are of the first attempt.
         begins = {(topic, partition): max(low, first or 0) for topic, partition, low, first, _ in mine}
-        found.append(Run(lsn, pos, begins, complete, complete or not {(m[0], m[1]) for m in mine} - behind))
+        over = complete or not {(m[0], m[1]) for m in mine} - behind
+        found.append(Run(lsn, pos, begins, complete, over, opened is not None, ended is not None))
     return found
 
 

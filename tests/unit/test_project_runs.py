@@ -133,6 +133,38 @@ def test_a_snapshot_on_its_way_ends_nothing_and_no_fold_forgets_what_it_read(log
     assert shown(log) == [(1, 10), (2, 20), (4, 4)]
 
 
+@pytest.mark.parametrize("keyed", [True, False], ids=["with key", "without key"])
+def test_a_first_snapshot_on_its_way_is_not_folded_and_what_it_read_early_stays(tmp_path: Path, keyed: bool) -> None:
+    log = Log(tmp_path, ORDERS if keyed else VISITS, keyed=keyed)
+    log.snapshot(100, (1, 1), (2, 2), whole=False)
+    assert fold(log) == "current"
+    assert shown(log) == [(1, 1), (2, 2)]
+    made = log._row("r", {"id": 3, "qty": 3}, lsn=100)
+    log._rows([{**made, "__snapshot": "last"}])
+    log.transaction(110, ("c", 4, 4))
+    wanted = [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert shown(log) == standing(log, 1) == wanted
+    assert fold(log) == "folded"
+    assert shown(log) == standing(log, 1) == wanted
+
+
+def test_a_fold_that_an_earlier_version_made_in_the_middle_of_a_first_snapshot_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path, ORDERS, keyed=True)
+    log.snapshot(100, (1, 1), (2, 2), whole=False)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("cdc_lake.project.snapshot.with_runs", lambda _con, tail, *_, **__: tail)
+        assert fold(log) == "folded"
+    made = log._row("r", {"id": 3, "qty": 3}, lsn=100)
+    log._rows([{**made, "__snapshot": "last"}])
+    log.transaction(110, ("c", 4, 4))
+    wanted = [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert shown(log) == wanted
+    assert fold(log) == "folded"
+    assert shown(log) == wanted
+
+
 @pytest.mark.parametrize("keyed", [True, False])
 @pytest.mark.parametrize("again", [100, 101])
 def test_a_first_snapshot_that_is_killed_and_begun_again_counts_once(tmp_path: Path, keyed: bool, again: int) -> None:
