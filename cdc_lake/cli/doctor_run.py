@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from cdc_lake.check_machine import check_versions
@@ -18,6 +18,7 @@ from cdc_lake.cli import output
 from cdc_lake.cli.doctor_area import Area, Say
 from cdc_lake.cli.doctor_capture import check_capture
 from cdc_lake.cli.doctor_lake import check_lake_and_topics
+from cdc_lake.cli.stack_status import embedded_parts
 from cdc_lake.config import Config
 from cdc_lake.lineage.check import check_lineage
 from cdc_lake.lineage.wish import home_folder
@@ -31,7 +32,7 @@ def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], l
     """All findings, and what could not be checked. Takes `seconds` at most; raises nothing for what it finds."""
     here = Findings()
     here.add(check_versions())
-    here.add(check_stack(Stack(config.state_folder).status(), _embedded(config)))
+    here.add(check_stack(Stack(config.state_folder).status(), embedded_parts(config)))
     down = frozenset(c.name.partition(".")[2] for c in here.checks if c.status is Status.FAIL)
     work: dict[str, Callable[[Area], None]] = {
         "the source": check_capture,
@@ -66,16 +67,6 @@ def _check_told(area: Area) -> None:
 def _check_dashboard(area: Area) -> None:
     """Who reaches the dashboard: nothing to check where it was never used."""
     area.begin("the dashboard").add(check_serve(area.config))
-
-
-def _embedded(config: Config) -> Collection[str]:
-    """The parts of the embedded stack that the configuration uses."""
-    named = {
-        "postgres": all(source.dsn for source in config.connected),
-        "kafka": config.kafka is not None,
-        "connect": config.connect is not None,
-    }
-    return [part for part, elsewhere in named.items() if not elsewhere]
 
 
 def _guarded(work: Callable[[Area], None], area: Area) -> None:

@@ -77,7 +77,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Full screen, anew every two seconds, until q.")] = False,
 ) -> None:
     """Show the stack, the sources, each table's rows and lag, and the cut that readers see."""
-    from cdc_lake.cli.stack_status import connector_lines, lake, show
+    from cdc_lake.cli.stack_status import connector_lines, lake, show, stack_lines
     from cdc_lake.local.stack import Stack
 
     config = output.settings()
@@ -99,8 +99,10 @@ def status(
     # A project with a Kafka and a Connect of its own has no embedded stack, unless somebody has started one.
     if config.kafka is None or config.connect is None or any(part["state"] != "stopped" for part in parts.values()):
         _show(parts)
-    asked = config.connect is not None or parts["connect"]["state"] == "running"
-    show(document, connector_lines(config) if asked else ())
+    troubles = stack_lines(config, parts)
+    if config.connect is not None or parts["connect"]["state"] == "running":
+        troubles += connector_lines(config)
+    show(document, troubles)
 
 
 def _show(stack: dict[str, dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdc_lake.checks import many
@@ -49,6 +49,26 @@ def kafka_ends(config: Config) -> dict[tuple[str, int], int]:
         broker.close()
 
 
+def embedded_parts(config: Config) -> list[str]:
+    """The parts of the embedded stack that the configuration uses."""
+    named = {
+        "postgres": all(source.dsn for source in config.connected),
+        "kafka": config.kafka is not None,
+        "connect": config.connect is not None,
+    }
+    return [part for part, elsewhere in named.items() if not elsewhere]
+
+
+def stack_lines(config: Config, parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line on the parts of the embedded stack that are needed and do not run, with what starts them."""
+    if config.kafka is not None and config.connect is not None:  # a source is always somewhere, named or not
+        return []
+    away = [f"{name} is {parts[name]['state']}" for name in embedded_parts(config) if parts[name]["state"] != "running"]
+    if not away:
+        return []
+    return [f"The embedded {', '.join(away)}: nothing new lands, and nothing is lost. Next: cdc-lake up"]
+
+
 def connector_lines(config: Config) -> list[str]:
     """A line for each connector that captures nothing, with what to do; nothing where all run."""
     from cdc_lake.cli.watch_state import connectors_of
@@ -68,17 +88,17 @@ def connector_lines(config: Config) -> list[str]:
     return lines
 
 
-def show(document: dict[str, Any], connectors: Sequence[str] = ()) -> None:
-    """The tables and the cut for a person, and what is wrong with connectors."""
+def show(document: dict[str, Any], troubles: Sequence[str] = ()) -> None:
+    """The tables and the cut for a person, and the `troubles` of what brings changes here."""
     tables = document["tables"]
     if not tables:
-        output.say("No table has landed yet." + ("" if connectors else " Next: cdc-lake sink run"))
-        for line in connectors:
+        output.say("No table has landed yet." + ("" if troubles else " Next: cdc-lake sink run"))
+        for line in troubles:
             output.say(line)
         return
     columns = ("table", "rows_landed", "lag_records", "lag_seconds")
     output.table(columns, [[_rounded(row[column]) for column in columns] for row in tables])
-    for line in (*_cut_lines(document["cut"]), *connectors):
+    for line in (*_cut_lines(document["cut"]), *troubles):
         output.say(line)
     for row in tables:
         if row["error"]:

@@ -134,7 +134,8 @@ def _gone(processes: Sequence[psutil.Process], seconds: float) -> None:
 
 
 def last_lines(log: Path, *, since: int, count: int = 15) -> str:
-    """The last lines that were written to `log` after byte `since`."""
+    """The last lines that were written to `log` after byte `since`, without the frames of Java's traces: what went
+    wrong stands above them."""
     try:
         with log.open("rb") as text:
             size = text.seek(0, os.SEEK_END)
@@ -142,4 +143,4 @@ def last_lines(log: Path, *, since: int, count: int = 15) -> str:
             lines = text.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(lines[-count:])
+    return "\n".join([line for line in lines if not line.lstrip().startswith("at ")][-count:])

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from cdc_lake.cache import cache_folder
-from cdc_lake.errors import CdcLakeError, UnavailableError, suggest
+from cdc_lake.errors import DISK_FULL, CdcLakeError, UnavailableError, suggest
 from cdc_lake.local import ports, process
 from cdc_lake.local.connect import Connect
 from cdc_lake.local.jars import Jars
@@ -245,13 +245,22 @@ class Stack:
     def _failure(self, part: Part, code: int | None, before: int) -> CdcLakeError:
         log = self.state.log(part.name)
         lines = process.last_lines(log, since=before)
+        failed = f"{part.title} failed to start."
+        if any(sign in lines for sign in DISK_FULL):
+            return CdcLakeError(
+                f"{failed} The disk that holds {part.folder} is full.",
+                why="It says so in the last lines of its log. What it had stored before is there.",
+                next="free space, then: cdc-lake up",
+                code="disk_full",
+            )
         what = (
             f"It did not answer within {part.start_seconds:.0f} s." if code is None else f"It ended with code {code}."
         )
         return CdcLakeError(
-            f"{part.title} failed to start.",
+            failed,
             why=f"{what} The last lines of its log:\n{lines}" if lines else f"{what} Its log is empty.",
-            next=f"read {log}; to begin anew without its data: cdc-lake down --wipe",
+            next=f"cdc-lake up  (once more: a busy machine may have been too slow), or read {log}; "
+            "only to begin anew without its data: cdc-lake down --wipe",
             code="stack_failed",
         )
 

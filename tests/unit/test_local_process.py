@@ -83,6 +83,14 @@ def test_waiting_ends_at_its_deadline() -> None:
     assert process.wait_until(lambda: False, seconds=0.05, cancelled=threading.Event()) is False
 
 
+def test_the_last_lines_are_those_that_say_what_went_wrong_and_no_frames_of_a_trace(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    frames = "".join(f"\tat kafka.Frame{i}.start(Frame.scala:{i})\n" for i in range(40))
+    log.write_text(f"java.io.IOException: No space left on device\n{frames}Caused by: a full disk\n{frames}")
+    shown = "java.io.IOException: No space left on device\nCaused by: a full disk"
+    assert process.last_lines(log, since=0) == shown
+
+
 def test_the_last_lines_are_those_of_this_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("an old failure\n")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cdc_lake.cli.stack_status import stack_lines
+from cdc_lake.config import load_config
 from cdc_lake.land import layout
 from tests.commands import said
 from tests.lake_model import SOURCE, Feed
@@ -91,6 +93,22 @@ def test_a_project_with_a_kafka_of_its_own_is_not_shown_an_embedded_stack(
     with (project / "cdc-lake.yaml").open("a") as file:
         file.write("kafka: {bootstrap: '127.0.0.1:1'}\n")
     assert "postgres" not in said(project, "status", capfd=capfd)
+
+
+@pytest.mark.parametrize(
+    ("kafka", "connect", "words"),
+    [
+        ("dead", "not answering", "kafka is dead, connect is not answering: nothing new lands, and nothing is lost."),
+        ("running", "running", ""),
+    ],
+)
+def test_status_says_which_part_of_the_embedded_stack_is_away_and_what_starts_it(
+    tmp_path: Path, kafka: str, connect: str, words: str
+) -> None:
+    file = tmp_path / "cdc-lake.yaml"
+    file.write_text("source: {name: pos, connector: connectors/pos.json, dsn: 'postgresql://127.0.0.1:1/pos'}\n")
+    parts = {"postgres": {"state": "stopped"}, "kafka": {"state": kafka}, "connect": {"state": connect}}
+    assert stack_lines(load_config(file), parts) == ([f"The embedded {words} Next: cdc-lake up"] if words else [])
 
 
 def test_a_table_that_cannot_be_read_is_not_shown_as_an_empty_one_alone(
