@@ -31,6 +31,7 @@ NOUNS: tuple[str, ...] = (
     "tables",
     "fold",
     "rebuild",
+    "recover",
     "maintain",
     "retention",
     "erase",

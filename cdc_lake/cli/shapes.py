@@ -165,6 +165,12 @@ SHAPES: dict[str, Any] = {
     "notebook": {"notebooks": [{"notebook": "text", "asks": "text", "file": "text"}]},
     "query": ["rows"],
     "rebuild": {"table": "text", "outcome": "text", "rows": "integer", "seconds": "number"},
+    "recover": {
+        "dry_run": "boolean",
+        "recovered": [
+            dict.fromkeys(("source", "kind", "table", "why", "kept"), "text") | {"version": "integer"},
+        ],
+    },
     "replay": "rows",
     "retention apply": _RETENTION,
     "retention plan": _RETENTION,

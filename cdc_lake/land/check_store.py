@@ -108,7 +108,8 @@ def check_tables(tables: Sequence[TableFacts]) -> list[Check]:
             "lake.tables",
             f"cannot be read: {listed(t.path for t in broken)}",
             why=broken[0].error,
-            fix="see that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
+            fix="cdc-lake recover  (where a newest commit is cut off), or put the folder back from a copy; "
+            "a read model is made anew by: cdc-lake rebuild TABLE",
         )
         if broken
         else ok("lake.tables", f"{many(len(tables), 'Delta table')} can be read"),

@@ -211,7 +211,8 @@ def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTabl
         raise LakeError(
             f"The Delta table {path} cannot be read.",
             why=first_line(error),
-            next="check that the folder is whole and readable; a read model is made anew by: cdc-lake rebuild TABLE",
+            next="cdc-lake recover  (where its newest commit is cut off), or put the folder back from a copy; a read "
+            "model is made anew by: cdc-lake rebuild TABLE",
             code="lake_unreadable",
         ) from error
     if not is_known(form):

@@ -34,9 +34,16 @@ def compare_files(path: str, table: DeltaTable, options: Mapping[str, str] | Non
     Raises OSError, pyarrow.ArrowException or DeltaError when the folder cannot be listed.
     """
     read = set(table.get_add_actions(flatten=True)["path"].to_pylist())
-    known = read | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
+    known = files_named(table)
     found = open_store(path, options).get_file_info(pafs.FileSelector("", recursive=True))
     files = {info.path: info for info in found if info.type == pafs.FileType.File and not _HIDDEN.match(info.path)}
     before = datetime.now(UTC) - _IN_FLIGHT
     strays = {name: info.size for name, info in files.items() if name not in known and info.mtime < before}
     return Odd(strays, tuple(sorted(read - files.keys())))
+
+
+def files_named(table: DeltaTable) -> set[str]:
+    """The data files that a snapshot's commits name: those that are read, and those that were taken away and still lie
+    there for older readers."""
+    read = set(table.get_add_actions(flatten=True)["path"].to_pylist())
+    return read | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))

@@ -46,6 +46,7 @@ LINES = {
     "maintain": "maintain --dry-run",
     "fold": "fold",
     "rebuild": "rebuild orders",
+    "recover": "recover",
     "erase": "erase orders 1 --dry-run",
     "status": "status",
     "doctor": "doctor",
