@@ -157,6 +157,12 @@ def _show(reports: list[Report]) -> None:
         output.say(f"{report.source} at LSN {report.lsn}: {len(report.tables)} tables, {verdict}.")
         if not report.ok and not report.reached:
             output.say("The lake has not reached the source's position. Next: cdc-lake sink run")
+        elif not report.ok:
+            worst = next((t.table for t in report.tables if t.missing + t.extra + t.different), "TABLE")
+            output.say(
+                f"Next: cdc-lake rebuild {worst}  (makes it anew from the log); for what differs still: "
+                "cdc-lake verify --repair"
+            )
 
 
 def _show_repairs(repaired: list[Repaired]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_lake.cli.stack_status import stack_lines
+from cdc_lake.cli.stack_status import show, stack_lines
 from cdc_lake.config import load_config
 from cdc_lake.land import layout
 from tests.commands import said
@@ -80,9 +80,16 @@ def test_status_names_a_connector_that_captures_nothing_and_what_starts_it(
 
 def test_status_says_nothing_of_a_connector_that_runs(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     STATE["now"] = ("RUNNING", "RUNNING")
-    assert "No table has landed yet. Next: cdc-lake sink run" in said(project, "status", capfd=capfd)
+    told = said(project, "status", capfd=capfd)
+    assert "No table has landed yet.\nThe embedded postgres is stopped, kafka is stopped: nothing new lands" in told
+    assert "connector" not in told
     go_on(Feed(project, (SALES,)), 1)
     assert "connector" not in said(project, "status", capfd=capfd)
+
+
+def test_status_of_an_empty_lake_names_the_sink_where_nothing_else_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
+    show({"tables": []})
+    assert capfd.readouterr().err == "No table has landed yet. Next: cdc-lake sink run\n"
 
 
 def test_a_project_with_a_kafka_of_its_own_is_not_shown_an_embedded_stack(
