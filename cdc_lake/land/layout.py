@@ -34,6 +34,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlparse
 
 import pyarrow.fs as pafs
@@ -192,14 +193,23 @@ def list_tables(root: str, source: str, options: Mapping[str, str] | None = None
     )
 
 
+Handle = TypeVar("Handle", bound=DeltaTable)
+
+
 def open_delta(path: str, options: Mapping[str, str] | None = None) -> DeltaTable | None:
     """A fresh handle of the Delta table at `path`; None when there is none.
 
     Handles are opened anew for each use: a stale one would hide what other writers did. `Store.refresh` is for who
-    commits again and again. Raises LakeError when the table is there and cannot be read.
+    commits again and again, `project.cache` for who reads again and again. Raises LakeError when the table is there
+    and cannot be read.
     """
+    return open_as(DeltaTable, path, options)
+
+
+def open_as(kind: type[Handle], path: str, options: Mapping[str, str] | None) -> Handle | None:
+    """The same as a handle of another kind."""
     try:
-        found = DeltaTable(path, storage_options=dict(options) if options else None)
+        found = kind(path, storage_options=dict(options) if options else None)
         form = form_of(found)
     except TableNotFoundError:
         return None

@@ -6,6 +6,7 @@ reading with a cache finds what one without it finds, and opens only the files t
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from cdc_lake.land.layout import form_of, is_known, local_path, open_delta
+from cdc_lake.land.layout import form_of, is_known, local_path, open_as, open_delta
 from cdc_lake.project.files import LogFiles, scan
 from cdc_lake.project.tail import Facts
 
@@ -25,11 +26,38 @@ T = TypeVar("T")
 _Mark = tuple[int, int, int]
 
 
+class _Table(DeltaTable):
+    """A handle that remembers what it was asked of app transactions: to find one, delta-rs reads every commit since the
+    last checkpoint."""
+
+    def __init__(self, path: str, storage_options: dict[str, str] | None = None) -> None:
+        super().__init__(path, storage_options=storage_options)
+        self._known: dict[str, int | None] = {}
+
+    def transaction_version(self, app_id: str) -> int | None:
+        """The version of an app transaction; None when no commit has it."""
+        if app_id not in self._known:
+            self._known[app_id] = super().transaction_version(app_id)
+        return self._known[app_id]
+
+    def move_on(self, folder: str) -> None:
+        """Go to the newest version."""
+        before = self.version()
+        self.update_incremental()
+        try:
+            for version in range(before + 1, self.version() + 1):
+                with open(_commit(folder, version), encoding="utf-8") as commit:
+                    actions = [json.loads(line) for line in commit if '"txn"' in line]
+                self._known |= {a["txn"]["appId"]: a["txn"]["version"] for a in actions if "txn" in a}
+        except (OSError, ValueError):  # cleared away behind a checkpoint
+            self._known.clear()
+
+
 @dataclass(slots=True)
 class _Held:
     """A handle with its version, and the marks of the log's folder and of the commit that made this version."""
 
-    table: DeltaTable
+    table: _Table
     version: int
     folder: _Mark | None
     commit: _Mark | None
@@ -85,7 +113,7 @@ class Cache:
         if held is not None and held.folder == folder and _mark(_commit(local, held.version + 1)) is None:
             return held.table
         if held is None or not _goes_on(local, held):
-            found = open_delta(path, options) if folder is not None else None
+            found = open_as(_Table, path, options) if folder is not None else None
             held = _Held(found, found.version(), None, None) if found is not None else None
         if held is None:
             self._held.pop(path, None)
@@ -140,7 +168,7 @@ def _goes_on(folder: str, held: _Held) -> bool:
     if held.commit is None or _mark(_commit(folder, held.version)) != held.commit:
         return False
     try:
-        held.table.update_incremental()
+        held.table.move_on(folder)
         return is_known(form_of(held.table))
     except (DeltaError, OSError):  # deleted meanwhile, or damaged: opening tells which
         return False

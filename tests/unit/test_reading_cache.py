@@ -7,10 +7,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from cdc_lake.events import TableId
-from cdc_lake.land.layout import local_path, log_path, open_delta, transactions_path
+from cdc_lake.land.layout import local_path, log_path, open_as, transactions_path
 from cdc_lake.project.cache import Cache
 from cdc_lake.project.fold import fold_source
 from cdc_lake.project.lake import Lake
@@ -77,11 +77,11 @@ def test_a_table_that_did_not_change_is_not_opened_again(
 ) -> None:
     cache, opened = Cache(), list[str]()
 
-    def counted(path: str, options: object) -> DeltaTable | None:
+    def counted(kind: type[DeltaTable], path: str, options: None) -> DeltaTable | None:
         opened.append(path)
-        return open_delta(path)
+        return open_as(kind, path, options)
 
-    monkeypatch.setattr("cdc_lake.project.cache.open_delta", counted)
+    monkeypatch.setattr("cdc_lake.project.cache.open_as", counted)
     reading(tmp_path, cache)
     assert opened
     opened.clear()
@@ -137,3 +137,34 @@ def test_files_that_were_merged_are_forgotten(tmp_path: Path, feed: Feed) -> Non
     assert set(kept.facts) <= {f.path for t in merged.tables for f in t.log.own}
     assert len(kept.ends) == 1
     assert kept.closed == {str(A): set(merged.tables[0].tail.files)}
+
+
+def commit(path: str, name: str, version: int) -> None:
+    """A commit of an app transaction and nothing else of interest."""
+    table = DeltaTable(path)
+    told = CommitProperties(app_transactions=[Transaction(name, version)])
+    write_deltalake(table, table.to_pyarrow_table().slice(0, 0), mode="append", commit_properties=told)
+
+
+def test_a_handle_that_moved_on_knows_the_app_transactions_of_every_commit(tmp_path: Path, feed: Feed) -> None:
+    cache, path = Cache(), log_path(str(tmp_path / "lake"), SOURCE, A)
+    names = ("one", "other", "never")
+
+    def told() -> list[int | None]:
+        held = cache.open(path, None)
+        assert held is not None
+        return [held.transaction_version(n) for n in names]
+
+    assert told() == [None, None, None]
+    commit(path, "one", 1)
+    commit(path, "other", 7)
+    assert told() == [1, 7, None]
+    for version in range(2, 5):
+        commit(path, "one", version)
+    # What was committed meanwhile lies behind a checkpoint, and its own files are gone.
+    DeltaTable(path).create_checkpoint()
+    for file in sorted((Path(local_path(path)) / "_delta_log").glob("*.json"))[:-1]:
+        file.unlink()
+    assert told() == [4, 7, None]
+    commit(path, "never", 1)
+    assert told() == [4, 7, 1]
