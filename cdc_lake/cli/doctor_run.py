@@ -18,6 +18,7 @@ from cdc_lake.cli import output
 from cdc_lake.cli.doctor_area import Area, Say
 from cdc_lake.cli.doctor_capture import check_capture
 from cdc_lake.cli.doctor_lake import check_lake_and_topics
+from cdc_lake.cli.doctor_registry import check_schemas
 from cdc_lake.cli.stack_status import embedded_parts
 from cdc_lake.config import Config
 from cdc_lake.lineage.check import check_lineage
@@ -37,6 +38,7 @@ def examine(config: Config, *, seconds: float, say: Say) -> tuple[list[Check], l
     work: dict[str, Callable[[Area], None]] = {
         "the source": check_capture,
         "the lake": check_lake_and_topics,
+        "schemas": check_schemas,
         "those who are told": _check_told,
         "the dashboard": _check_dashboard,
     }

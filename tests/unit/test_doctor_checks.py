@@ -789,7 +789,7 @@ def check_names() -> set[str]:
     ]  # fmt: skip
     parts = (
         "machine|stack|connect|connector|source|slot|publication|tables|columns|role|broker|topics|sink|lake|doctor"
-        "|traces|lineage|serve"
+        "|traces|lineage|serve|registry"
     )
     constants = {
         node.value

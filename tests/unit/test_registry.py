@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from cdc_lake.checks import Check, Status
 from cdc_lake.config import Config, load_config
 from cdc_lake.config_registry import RegistrySection
 from cdc_lake.errors import ConfigError, UnavailableError
+from cdc_lake.registry.check import RegistryFacts, check_converters, check_registry, read_registry
 from cdc_lake.registry.client import RegistryClient, UnknownSchemaError
 from cdc_lake.registry.fetching import RegistrySchemas, open_schemas
 from cdc_lake.registry.schemas import Refused, RegisteredSchema
@@ -239,3 +241,78 @@ def test_credentials_in_plain_text_over_a_network_are_warned_of(caplog: pytest.L
 
 def test_none_is_opened_where_none_is_configured() -> None:
     assert open_schemas(Config()) is None
+
+
+AVRO = "io.confluent.connect.avro.AvroConverter"
+SECTION = RegistrySection(url=URL)
+
+
+def facts(**told: Any) -> RegistryFacts:
+    return RegistryFacts(**{"subjects": ["pos.a-value"], "level": "BACKWARD", "levels": {}, "mode": None, **told})
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+def test_doctor_says_that_the_registry_is_well() -> None:
+    found = by_name(check_registry(SECTION, facts(mode="READWRITE")))
+    assert {c.status for c in found.values()} == {Status.OK}
+    assert "1 subject" in found["registry.answers"].found
+    assert "READWRITE" in found["registry.answers"].found
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        ({"level": "NONE"}, Status.WARN),
+        ({"level": "NONE", "subjects": []}, Status.WARN),
+        ({"level": "NONE", "levels": {"pos.a-value": "FULL"}}, Status.OK),
+        ({"levels": {"pos.a-value": "NONE"}}, Status.WARN),
+        ({"level": None}, Status.OK),
+    ],
+)
+def test_doctor_warns_where_new_schemas_are_held_against_nothing(told: dict[str, Any], status: Status) -> None:
+    check = by_name(check_registry(SECTION, facts(**told)))["registry.compatibility"]
+    assert check.status is status
+    assert status is Status.OK or "/config" in check.fix
+
+
+def test_doctor_looks_at_the_subjects_of_these_sources_alone() -> None:
+    world = World(
+        {"/subjects": ["pos.a-value", "other-value"], "/config": {"compatibilityLevel": "FULL"}, "/mode": 500}
+    )
+    assert read_registry(world.client, ["pos"]) == facts(level="FULL")
+    assert not any("other" in path for path in world.asked)
+
+
+def test_doctor_names_a_registry_that_is_away_and_credentials_in_plain_text() -> None:
+    section = RegistrySection(url="http://far:8081", user="u", password="p")
+    found = by_name(check_registry(section, UnavailableError("It does not answer.", next="start it")))
+    assert found["registry.answers"].status is Status.FAIL
+    assert found["registry.encrypted"].status is Status.WARN
+
+
+@pytest.mark.parametrize(
+    ("config", "configured", "status", "words"),
+    [
+        ({"value.converter": "org.apache.kafka.connect.json.JsonConverter"}, False, Status.OK, ""),
+        ({}, True, Status.OK, ""),
+        ({"value.converter": AVRO}, False, Status.FAIL, "registry: {url"),
+        (
+            {"key.converter": "io.apicurio.registry.utils.converter.ExtJsonConverter"},
+            False,
+            Status.FAIL,
+            "key.converter",
+        ),
+        ({"value.converter": AVRO}, True, Status.WARN, "avro_unicode"),
+        ({"value.converter": AVRO, "field.name.adjustment.mode": "avro_unicode"}, True, Status.OK, ""),
+        ({"value.converter": "io.confluent.connect.protobuf.ProtobufConverter"}, True, Status.FAIL, "Protobuf"),
+    ],
+)
+def test_doctor_knows_which_converters_need_a_registry(
+    config: dict[str, str], configured: bool, status: Status, words: str
+) -> None:
+    check = check_converters(config, "connectors/pos.json", configured=configured)
+    assert check.status is status
+    assert words in check.found + check.fix
