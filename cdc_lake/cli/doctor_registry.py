@@ -6,7 +6,7 @@ from cdc_lake.checks import failed
 from cdc_lake.cli.doctor_area import Area
 from cdc_lake.connector_file import load_connector
 from cdc_lake.errors import CdcLakeError
-from cdc_lake.registry.check import check_converters, check_registry, read_registry
+from cdc_lake.registry.check import check_converters, check_nulls, check_registry, read_registry
 from cdc_lake.registry.client import open_client
 
 
@@ -23,6 +23,7 @@ def check_schemas(area: Area) -> None:
             continue
         prefixes.append(connector.topic_prefix)
         findings.add(check_converters(connector.config, file.name, configured=config.registry is not None))
+        findings.add(check_nulls(connector.config, file.name))
     if config.registry is None:
         return
     findings = area.begin("the schema registry")

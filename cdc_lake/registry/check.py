@@ -124,6 +124,26 @@ def check_converters(config: Mapping[str, str], file: str, *, configured: bool) 
     return ok(name, f"{', '.join(through)} through the registry")
 
 
+def check_nulls(config: Mapping[str, str], file: str) -> Check:
+    """Whether NULL stays NULL in a column that has a default: Connect's own Avro code writes the default instead."""
+    name, setting = "registry.nulls", "value.converter.ignore.default.for.nullables"
+    converter = config.get("value.converter", "")
+    if "avro" not in converter.rpartition(".")[2].lower() or config.get(setting) == "true":
+        return ok(name, "NULL arrives as NULL")
+    why = "The converter writes a column's default wherever the column is NULL: the NULL is lost for good."
+    if "confluent" in converter:
+        return fail(
+            name, f"{setting} is not true", why=why, fix=f'write "{setting}": "true" in {file}, then register it'
+        )
+    return warn(
+        name,
+        f"{converter} has no setting that keeps NULL in a column with a default",
+        why=why,
+        fix="drop the defaults of columns that may be NULL, or write JSON Schema, or use Confluent's converter with "
+        "ignore.default.for.nullables=true; verify lists the rows that differ",
+    )
+
+
 def writes_numbers(converter: str) -> bool:
     """Whether a converter writes a number in place of the schema."""
     name = converter.rpartition(".")[2].lower()

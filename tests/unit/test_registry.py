@@ -14,7 +14,7 @@ from cdc_lake.checks import Check, Status
 from cdc_lake.config import Config, load_config
 from cdc_lake.config_registry import RegistrySection
 from cdc_lake.errors import ConfigError, UnavailableError
-from cdc_lake.registry.check import RegistryFacts, check_converters, check_registry, read_registry
+from cdc_lake.registry.check import RegistryFacts, check_converters, check_nulls, check_registry, read_registry
 from cdc_lake.registry.client import RegistryClient, UnknownSchemaError
 from cdc_lake.registry.fetching import RegistrySchemas, open_schemas
 from cdc_lake.registry.schemas import Refused, RegisteredSchema
@@ -316,3 +316,17 @@ def test_doctor_knows_which_converters_need_a_registry(
     check = check_converters(config, "connectors/pos.json", configured=configured)
     assert check.status is status
     assert words in check.found + check.fix
+
+
+@pytest.mark.parametrize(
+    ("config", "status"),
+    [
+        ({}, Status.OK),
+        ({"value.converter": AVRO}, Status.FAIL),
+        ({"value.converter": AVRO, "value.converter.ignore.default.for.nullables": "true"}, Status.OK),
+        ({"value.converter": "io.apicurio.registry.utils.converter.AvroConverter"}, Status.WARN),
+        ({"value.converter": "io.confluent.connect.json.JsonSchemaConverter"}, Status.OK),
+    ],
+)
+def test_doctor_says_where_nulls_become_defaults(config: dict[str, str], status: Status) -> None:
+    assert check_nulls(config, "connectors/pos.json").status is status
