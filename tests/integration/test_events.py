@@ -144,7 +144,7 @@ def test_goods_that_only_the_till_or_only_a_scanner_knows_of_raise_one_alert_eac
     scan(project, 4)
     sink, rules = project.start("sink", "run"), None
     try:
-        wait_for(lambda: project.query("SELECT 1 FROM events.scans, inventory LIMIT 1"), "both to land")
+        wait_for(lambda: project.query("SELECT 1 FROM events.scans, inventory LIMIT 1"), "both to land", seconds=180)
         rules = project.start("rules", "run", log_file="rules.log")
         wait_for(lambda: begun(project), "the rules to begin", seconds=180)
         database.execute("UPDATE inventory SET on_hand = 7 WHERE product_id IN (1, 2)")
