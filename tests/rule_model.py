@@ -63,12 +63,22 @@ def events_of(
     yield from merged_events({feed.source: feed}, streams, lateness=lateness)
 
 
-def merged_events(
-    feeds: Mapping[str, Feed], streams: list[Stream], *, lateness: int = 0
-) -> Iterator[tuple[int, list[Event], list[Found]]]:
-    """As `events_of` of several sources: always the next transaction of the one whose clock is furthest back. Ends when
-    that one has no more, though others have. The watermark is that of the clock furthest back."""
-    pending: list[Event] = []
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A transaction where the merged order has it: the clock of its source before and with it, and the least of all."""
+
+    number: int
+    source: str
+    tx: str
+    changes: list[tuple[TableId, Row]]
+    before: int
+    clock: int
+    mark: int
+
+
+def in_order(feeds: Mapping[str, Feed]) -> Iterator[Step]:
+    """Always the next transaction of the source whose clock is furthest back, of several the first by name. Ends when
+    that one has no more, though others have."""
     clocks = dict.fromkeys(sorted(feeds), NEVER)
     waiting = {source: list(feed.delivered) for source, feed in feeds.items()}
     for number in itertools.count():
@@ -77,15 +87,29 @@ def merged_events(
             return
         tx, changes, _ = waiting[source].pop(0)
         before = clocks[source]
-        committed = int(feeds[source].when(tx).timestamp()) * 1_000_000
-        clock = clocks[source] = max(before, committed)
+        clocks[source] = max(before, committed(feeds[source], tx))
+        yield Step(number, source, tx, changes, before, clocks[source], min(clocks.values()))
+
+
+def committed(feed: Feed, tx: str) -> int:
+    """When a transaction was committed, in microseconds."""
+    return int(feed.when(tx).timestamp()) * 1_000_000
+
+
+def merged_events(
+    feeds: Mapping[str, Feed], streams: list[Stream], *, lateness: int = 0
+) -> Iterator[tuple[int, list[Event], list[Found]]]:
+    """As `events_of` of several sources; the watermark is that of the clock furthest back."""
+    pending: list[Event] = []
+    for step in in_order(feeds):
         late: list[Found] = []
-        for event in _picked(streams, changes, (number, tx), (clock, committed)):
-            if event.time < before - lateness:
+        times = (step.clock, committed(feeds[step.source], step.tx))
+        for event in _picked(streams, step.changes, (step.number, step.tx), times):
+            if event.time < step.before - lateness:
                 late.append(("late", event.key, event.time, (event.name,)))
             else:
                 pending.append(event)
-        watermark = min(clocks.values()) - lateness
+        watermark = step.mark - lateness
         released = sorted(e for e in pending if e.time <= watermark)
         pending = [e for e in pending if e.time > watermark]
         yield watermark, released, late

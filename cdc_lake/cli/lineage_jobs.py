@@ -91,7 +91,7 @@ class Telling:
         root, source = self._config.lake_uri, shape.source
         rows = replace(delta_table(layout.stream_path(root, source, shape.name)), columns=shape.columns)
         sent = [self._topic(shape.model.topic)] if shape.model.topic is not None else []
-        named = [(shape.beside.get(alias, source), table) for alias, table in shape.tables.items()]
+        named = [(shape.beside.get(alias, shape.owners[alias]), table) for alias, table in shape.tables.items()]
         read = [self._log(*one) for one in dict.fromkeys(named)]
         sql = shape.model.sql
         return Job(f"stream.{source}.{shape.name}", "MODEL", read, [rows, *sent], streaming=True, sql=sql)

@@ -14,13 +14,13 @@ from cdc_lake.cli.stream_topics import Topics
 from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config
 from cdc_lake.errors import CdcLakeError, UsageError
+from cdc_lake.query.merged import Merged, merge
 from cdc_lake.query.news import News
-from cdc_lake.query.placed import Log
 from cdc_lake.react.stream.explain import explain
 from cdc_lake.react.stream.modelfile import Model, find_model, load_model, model_files
 from cdc_lake.react.stream.replay import Replayed, replay
 from cdc_lake.react.stream.run import Streams, form_of, table_of
-from cdc_lake.react.stream.shape import Shape, check
+from cdc_lake.react.stream.shape import check
 
 # How often to look whether something has landed: one look costs a stat of a folder.
 _LOOK_SECONDS = 0.2
@@ -120,12 +120,14 @@ def explained(config: Config, name: str) -> list[tuple[str, str]]:
     (model,) = chosen(config, [name])
     with opened(config) as logs:
         shape = check(connection(logs), model, logs)
-        log = _log(logs, shape)
+        log = merge(connection(logs), logs, shape.sources)
         place = table_of(config, shape).place()
         said = explain(shape)
         if place is None:
             return [*said, ("state", f"not run yet; it would begin at {shape.model.start}")]
         state = f"at position {place.position}, {log.cut - place.position} behind the cut"
+        if isinstance(log, Merged) and log.behind:
+            state += f"; it waits for {log.held.source}, which is at {log.held.since or 'its beginning'}"
         if place.form != form_of(shape):
             state += f"; its rows are those of another form of it: cdc-lake stream replay {name}"
         return [*said, ("state", state)]
@@ -136,8 +138,4 @@ def replayed(config: Config, name: str, moment: str | None, *, dry_run: bool) ->
     (model,) = chosen(config, [name])
     with opened(config) as logs:
         shape = check(connection(logs), model, logs)
-        return replay(config, _log(logs, shape), shape, moment, write=not dry_run)
-
-
-def _log(logs: Sequence[Log], shape: Shape) -> Log:
-    return next(g for g in logs if g.source == shape.source)
+        return replay(config, merge(connection(logs), logs, shape.sources), shape, moment, write=not dry_run)

@@ -105,6 +105,13 @@ class Merged:
         within = [f"p{i} <= {known[s]}" for i, s in enumerate(self.sources) if s in known]
         return self._last(f"max(position) FROM {self.timeline} WHERE {' AND '.join(within) or 'true'}", 0)
 
+    def reached(self, wanted: Mapping[str, int]) -> int:
+        """The first position at which each source is at least as far as `wanted` says."""
+        there = " AND ".join(f"p{i} >= {wanted.get(s, 0)}" for i, s in enumerate(self.sources))
+        if all(position <= 0 for position in wanted.values()):
+            return 0
+        return self._last(f"min(position) FROM {self.timeline} WHERE {there}", self.cut)
+
     def clock(self, position: int) -> int:
         """The time up to which everything has come at a position, in microseconds."""
         return self._last(f"max(mark) FROM {self.timeline} WHERE position <= {position}", NEVER)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cdc_lake.config import Config
 from cdc_lake.events import TableId
+from cdc_lake.query.merged import merge
 from cdc_lake.query.placed import open_logs
 from cdc_lake.react.places import Place
 from cdc_lake.react.rulefile import load_rules
@@ -48,12 +49,17 @@ def find_unread(config: Config) -> Iterator[Unread]:
                 yield from _of(source, set(target.tables_of(source)), held, f"rule {rule.name}", "rules")
         for model in models:
             shape = check_model(con, model, logs)
-            place = table_of(config, shape).place()
-            yield from _of(shape.source, shape.own_tables, place, f"model {model.name}", "stream")
-            log = next(g for g in logs if g.source == shape.source)
+            place, order, reader = (
+                table_of(config, shape).place(),
+                merge(con, logs, shape.sources),
+                f"model {model.name}",
+            )
+            for source, position in order.frontier(place.position).items() if place is not None else ():
+                yield from _of(source, shape.tables_of(source), Place(position, 0), reader, "stream")
             for alias, source in shape.beside.items():
+                log = next(g for g in logs if g.source == shape.source)
                 met = Place(seen_at(log, source, place.position), 0) if place is not None else None
-                yield from _of(source, {shape.tables[alias]}, met, f"model {model.name}", "stream")
+                yield from _of(source, {shape.tables[alias]}, met, reader, "stream")
     finally:
         con.close()
 

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from cdc_lake.config_source import Source
 from cdc_lake.land.layout import stream_late_path, stream_path
+from cdc_lake.query.merged import merge
 from cdc_lake.query.placed import open_logs
 from cdc_lake.react.rulefile import load_rules
 from cdc_lake.react.run import Watch, open_connection
@@ -80,8 +81,7 @@ def replayed_alike(warehouse: Warehouse, name: str) -> bool:
         logs = open_logs(con, warehouse.config)
         model = load_model(warehouse.folder / "streams" / f"{name}.sql")
         shape = check(con, model, logs)
-        log = next(g for g in logs if g.source == shape.source)
-        found = replay(warehouse.config, log, shape, None, write=False)
+        found = replay(warehouse.config, merge(con, logs, shape.sources), shape, None, write=False)
         return found.rows > 0 and not found.differs
     finally:
         con.close()
@@ -214,16 +214,29 @@ def test_what_has_no_order_is_refused(stores: Stores) -> None:
     stores.rename("North")
     scan(warehouse, "1", 0)
     warehouse.land()
-    text = """-- within: 1 minute
-    SELECT e.id FROM events.scans e JOIN changes.stores s ON s.id = e.store_id"""
-    write(
-        warehouse.folder, both=text, backwards="SELECT s.id FROM changes.stores s JOIN current.events.scans e ON true"
-    )
-    with duckdb.connect() as con:
-        logs = open_logs(con, warehouse.config)
-        for name in ("both", "backwards"):
-            with pytest.raises(ModelError, match="several sources"):
-                check(con, load_model(warehouse.folder / "streams" / f"{name}.sql"), logs)
+    write(warehouse.folder, backwards="SELECT s.id FROM changes.stores s JOIN current.events.scans e ON true")
+    with duckdb.connect() as con, pytest.raises(ModelError, match="several sources"):
+        check(con, load_model(warehouse.folder / "streams" / "backwards.sql"), open_logs(con, warehouse.config))
+
+
+def test_events_and_changes_of_a_database_are_joined_by_time(stores: Stores) -> None:
+    warehouse = stores.warehouse
+    text = """-- within: 10 minutes
+    SELECT e.id AS event, s.name FROM events.scans e JOIN changes.stores s ON s.id = e.store_id"""
+    write(warehouse.folder, both=text)
+    # The database's clock stands at this moment in all of its transactions.
+    moment = (1_764_000_000_000 - BASE) / 60_000
+    stores.rename("North")
+    scan(warehouse, "1", moment + 1)
+    scan(warehouse, "2", moment + 20)
+    warehouse.land()
+    stores.rename("South")
+    scan(warehouse, "3", moment + 30)
+    warehouse.land()
+    running = streams(warehouse)
+    running.round(final=True)
+    assert made(warehouse, "both", "event", "name") == [("1", "North"), ("1", "South")]
+    assert replayed_alike(warehouse, "both")
 
 
 def test_a_rule_counts_an_event_once_and_by_its_own_time(warehouse: Warehouse) -> None:

@@ -9,7 +9,11 @@ from cdc_lake.react.stream.shape import OWN, Shape, time_of
 def explain(shape: Shape) -> list[tuple[str, str]]:
     """Pairs of a word and what there is to say."""
     query, model = shape.query, shape.model
-    said = [("reads", f"changes of {shape.tables[s.alias]} ({s.alias})") for s in query.streams]
+    several = len(shape.sources) > 1
+    said = [
+        ("reads", f"changes of {shape.tables[s.alias]} ({s.alias}{f' of {shape.owners[s.alias]}' if several else ''})")
+        for s in query.streams
+    ]
     said += [
         ("joins", f"{shape.tables[s.alias]} ({s.alias}) {_as_of(shape, s.alias)}; from its history")
         for s in query.tables
@@ -18,7 +22,10 @@ def explain(shape: Shape) -> list[tuple[str, str]]:
     if query.timed:
         times = "; ".join(f"{time_of(query, s) or 'the commit'} ({s.alias})" for s in query.streams)
         said.append(("event time", times))
-        said.append(("watermark", f"the greatest commit time of the source so far, less {spelled(model.lateness)}"))
+        clock = "the greatest commit time of the source so far"
+        if len(shape.sources) > 1:
+            clock = f"the least of the greatest commit times so far of {', '.join(shape.sources)}"
+        said.append(("watermark", f"{clock}, less {spelled(model.lateness)}"))
         said.append(
             (
                 "late events",

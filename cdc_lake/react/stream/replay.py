@@ -11,7 +11,7 @@ import pyarrow as pa
 from cdc_lake.config import Config
 from cdc_lake.land.reading import read_rows
 from cdc_lake.land.tables import STREAM_LATE
-from cdc_lake.query.placed import Log
+from cdc_lake.query.merged import Ordered
 from cdc_lake.react.engine import Memory
 from cdc_lake.react.places import Place
 from cdc_lake.react.stream.run import empty_rows, form_of, kept_from, memories_of, remember, start_of, steps, table_of
@@ -42,7 +42,9 @@ class Replayed:
         return bool(self.missing or self.extra)
 
 
-def replay(config: Config, log: Log, shape: Shape, moment: str | None, *, write: bool, chunk: int = CHUNK) -> Replayed:
+def replay(
+    config: Config, log: Ordered, shape: Shape, moment: str | None, *, write: bool, chunk: int = CHUNK
+) -> Replayed:
     """Make a model's rows again behind `moment` (without: all), and with `write` put them in the place of those that
     are there, in one commit with the position. Raises MomentError, ModelError, LakeError.
     """

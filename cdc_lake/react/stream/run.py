@@ -13,13 +13,14 @@ from cdc_lake.config import Config
 from cdc_lake.crashpoints import reach
 from cdc_lake.errors import CdcLakeError
 from cdc_lake.land.layout import stream_state_path
+from cdc_lake.query.merged import Merged, Ordered
 from cdc_lake.query.placed import Log, open_logs
 from cdc_lake.query.session import Cache
 from cdc_lake.react.batches import Batch, Told
 from cdc_lake.react.engine import Memory
 from cdc_lake.react.memories import Memories
 from cdc_lake.react.places import Place
-from cdc_lake.react.run import open_connection
+from cdc_lake.react.run import Orders, open_connection
 from cdc_lake.react.stream.beside import kept_beside, met, seen_at
 from cdc_lake.react.stream.modelfile import Model, ModelError
 from cdc_lake.react.stream.shape import OWN, Shape, check, owner
@@ -80,15 +81,14 @@ class Streams:
         """
         con = open_connection()
         try:
-            logs = open_logs(con, self.config, self._cache)
+            orders = Orders(con, open_logs(con, self.config, self._cache))
             for model in self.models:
                 if model.name not in self.running:
-                    self.running[model.name] = self._begin(con, model, logs)
+                    self.running[model.name] = self._begin(con, model, orders)
             found = 0
             for one in self.running.values():
-                log = next(g for g in logs if g.source == one.shape.source)
                 if one.error is None:
-                    found += self._follow(log, one, final=final)
+                    found += self._follow(orders.of(one.shape.sources), one, final=final)
             return found
         finally:
             con.close()
@@ -102,9 +102,9 @@ class Streams:
         """By model: the rows that were committed, and the error that stopped it."""
         return {name: (r.rows, r.error) for name, r in self.running.items()}
 
-    def _begin(self, con: duckdb.DuckDBPyConnection, model: Model, logs: Sequence[Log]) -> Running:
-        shape = check(con, model, logs)
-        log = next(g for g in logs if g.source == shape.source)
+    def _begin(self, con: duckdb.DuckDBPyConnection, model: Model, orders: Orders) -> Running:
+        shape = check(con, model, orders.logs)
+        log = orders.of(shape.sources)
         known = self._table(shape).place()
         if known is None:
             start = start_of(log, shape)
@@ -118,13 +118,13 @@ class Streams:
             )
         return Running(shape, self._remembered(log, shape, known), known, known.since)
 
-    def _remembered(self, log: Log, shape: Shape, known: Place) -> Memory:
+    def _remembered(self, log: Ordered, shape: Shape, known: Place) -> Memory:
         if not shape.remembers:
             return Memory(known.position, log.clock(known.position))
         found = self._memories(shape).load(shape, known.position)
         return found or remember(log, shape, known.since, known.position, chunk=self.chunk)
 
-    def _follow(self, log: Log, one: Running, *, final: bool) -> int:
+    def _follow(self, log: Ordered, one: Running, *, final: bool) -> int:
         """Advance a model to the cut, and commit what it makes on the way."""
         self._heed_erasure(log, one)
         made, begun = 0, time.monotonic()
@@ -134,35 +134,40 @@ class Streams:
                 made += step.rows.num_rows
                 if step.rows.num_rows or (step.late is not None and step.late.num_rows):
                     self._commit(one, step)
-                self._tell(one, after, begun, step)
+                self._tell(log, one, after, begun, step)
                 begun = time.monotonic()
         except ModelError as error:
             one.error = error
-            self._tell(one, one.memory.position, begun, None)
+            self._tell(log, one, one.memory.position, begun, None)
         due = time.monotonic() - one.quiet_since > QUIET_SECONDS or one.committed is None
         if one.place != one.committed and (final or due):
             self._commit(one, Step(empty_rows(one.shape), None, one.memory))
         return made
 
-    def _tell(self, one: Running, after: int, begun: float, step: Step | None) -> None:
+    def _tell(self, log: Ordered, one: Running, after: int, begun: float, step: Step | None) -> None:
         if self.told is None:
             return
         rows, late = (step.rows.num_rows, step.late) if step is not None else (0, None)
-        self.told(
-            Batch(
-                one.shape.source,
-                (one.shape.name,),
-                frozenset(one.shape.tables[s.alias] for s in one.shape.query.streams),
-                after,
-                one.memory.position,
-                (begun, time.monotonic()),
-                rows,
-                late.num_rows if late is not None else 0,
-                one.error,
+        before, behind = log.frontier(after), log.frontier(one.memory.position)
+        streams = {s.alias for s in one.shape.query.streams}
+        for source in one.shape.sources:
+            first = source == one.shape.source
+            mine = (t for a, t in one.shape.tables.items() if a in streams and one.shape.owners[a] == source)
+            self.told(
+                Batch(
+                    source,
+                    (one.shape.name,),
+                    frozenset(mine),
+                    before[source],
+                    behind[source],
+                    (begun, time.monotonic()),
+                    rows if first else 0,
+                    late.num_rows if late is not None and first else 0,
+                    one.error,
+                )
             )
-        )
 
-    def _heed_erasure(self, log: Log, one: Running) -> None:
+    def _heed_erasure(self, log: Ordered, one: Running) -> None:
         """What was taken from the lake must not live on in this process: a memory whose file is gone is made anew."""
         known = one.committed
         if known is not None and one.shape.remembers and not self._memories(one.shape).there(one.shape, known.position):
@@ -204,25 +209,31 @@ def memories_of(config: Config, shape: Shape) -> Memories:
     return Memories(config.lake_uri, shape.source, options, path=stream_state_path, kind="model")
 
 
-def start_of(log: Log, shape: Shape) -> int:
+def start_of(log: Ordered, shape: Shape) -> int:
     """The position at which a new model begins, and not before what is kept of its tables."""
     start = shape.model.start
     wanted = log.cut if start == "now" else 0 if start == "beginning" else log.position(start)
     return max(wanted, kept_from(log, shape))
 
 
-def kept_from(log: Log, shape: Shape) -> int:
+def kept_from(log: Ordered, shape: Shape) -> int:
     """The position behind which the logs of all of a model's tables are whole."""
-    own = max(t.log.start for t in log.state.tables if t.table in shape.own_tables)
-    return max(own, kept_beside(log, shape))
+    starts = {
+        one.source: max(t.log.start for t in one.state.tables if t.table in shape.tables_of(one.source))
+        for one in (log.logs if isinstance(log, Merged) else (log,))
+    }
+    if isinstance(log, Merged):
+        return log.reached(starts)
+    return max(starts[log.source], kept_beside(log, shape))
 
 
-def steps(log: Log, shape: Shape, memory: Memory, upto: int, *, chunk: int = CHUNK) -> Iterator[Step]:
+def steps(log: Ordered, shape: Shape, memory: Memory, upto: int, *, chunk: int = CHUNK) -> Iterator[Step]:
     """Evaluate a model from where its memory is up to a position, chunk by chunk.
 
     Raises ModelError when a value cannot be computed, or what it would need is no longer kept.
     """
-    upto = met(log, shape, memory.position, upto)
+    if isinstance(log, Log):
+        upto = met(log, shape, memory.position, upto)
     if memory.position < upto:
         _refuse_before_kept(log, shape, memory.position)
         reader, versions = Reader(), _versions(log, shape, memory.position)
@@ -238,7 +249,7 @@ def steps(log: Log, shape: Shape, memory: Memory, upto: int, *, chunk: int = CHU
         yield step
 
 
-def _refuse_before_kept(log: Log, shape: Shape, position: int) -> None:
+def _refuse_before_kept(log: Ordered, shape: Shape, position: int) -> None:
     kept = kept_from(log, shape)
     if position < kept:
         raise ModelError(
@@ -249,9 +260,11 @@ def _refuse_before_kept(log: Log, shape: Shape, position: int) -> None:
         )
 
 
-def _versions(log: Log, shape: Shape, after: int) -> Mapping[str, str]:
+def _versions(log: Ordered, shape: Shape, after: int) -> Mapping[str, str]:
     """The versions of each table that an event behind `after` may meet, with the columns that the query names."""
-    found = {}
+    found = dict[str, str]()
+    if isinstance(log, Merged):
+        return found  # streams of several sources meet no tables
     for number, source in enumerate(shape.query.tables):
         query = owner(log, source).versions(shape.tables[source.alias], f"{WORK}_of_{number}")
         columns = [str(c[0]) for c in log.con.execute(f"DESCRIBE {query}").fetchall()]
@@ -263,7 +276,7 @@ def _versions(log: Log, shape: Shape, after: int) -> Mapping[str, str]:
     return found
 
 
-def remember(log: Log, shape: Shape, since: int, position: int, *, chunk: int = CHUNK) -> Memory:
+def remember(log: Ordered, shape: Shape, since: int, position: int, *, chunk: int = CHUNK) -> Memory:
     """The memory of a model at a position, made anew from the log; its rows on the way are there already."""
     memory = Memory(since, log.clock(since))
     for step in steps(log, shape, memory, position, chunk=chunk):

@@ -41,6 +41,8 @@ class Shape:
     fingerprint: str
     # The other source that some of the tables are of, by alias; events meet them as they had landed then.
     beside: Mapping[str, str] = field(default_factory=dict)
+    # The source of each stream, by alias. `source` is that of the first, where its rows are.
+    owners: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -53,9 +55,13 @@ class Shape:
         return self.model.name
 
     @property
-    def own_tables(self) -> set[TableId]:
-        """The tables of the model's source."""
-        return {table for alias, table in self.tables.items() if alias not in self.beside}
+    def sources(self) -> tuple[str, ...]:
+        """The sources whose changes it follows, by name."""
+        return tuple(sorted(set(self.owners.values())))
+
+    def tables_of(self, source: str) -> set[TableId]:
+        """The tables of one source that it follows, or meets at the positions of its events."""
+        return {t for alias, t in self.tables.items() if alias not in self.beside and self.owners[alias] == source}
 
     @property
     def remembers(self) -> bool:
@@ -73,30 +79,40 @@ def check(con: duckdb.DuckDBPyConnection, model: Model, logs: Sequence[Log]) -> 
     """The model with its tables. Raises ModelError: it does not parse, cannot be kept up incrementally, or names what
     is not there."""
     query = parse(con, model)
-    log = _log_of(query, logs)
-    tables = {s.alias: _table(log, s) for s in query.sources}
-    _ = log.transactions  # without an order there is nothing to follow
-    query = _with_times(query) if log.events else query
+    own = _logs_of(query, logs)
+    tables = {s.alias: _table(own[s.alias], s) for s in query.sources}
+    for log in own.values():
+        _ = log.transactions  # without an order there is nothing to follow
+    query = _with_times(query, {alias for alias, log in own.items() if log.events})
     try:
-        return _bound(con, query, log, tables)
+        return _bound(con, query, own, tables)
     except duckdb.Error as error:
-        raise _explained(query, error, con, tables, log) from None
+        raise _explained(query, error, con, tables, own) from None
 
 
-def _log_of(query: Query, logs: Sequence[Log]) -> Log:
+def _logs_of(query: Query, logs: Sequence[Log]) -> dict[str, Log]:
+    """By alias, the log whose order is followed: one that has all, else of two streams the only one that has each."""
     fitting = [g for g in logs if all(_finds(g, s) for s in query.sources)]
     if len(fitting) == 1:
         _refuse_two(query, fitting[0])
-        return fitting[0]
+        return {s.alias: fitting[0] for s in query.sources}
+    having = {s.alias: [g for g in logs if g.find(s.table) is not None] for s in query.sources}
     for source in query.sources:
-        if not any(log.find(source.table) is not None for log in logs):
+        if not having[source.alias]:
             error = unknown_table(source.table, logs)
             raise query.model.refused(error.message.rstrip(".") + ".", error.why, at=source.at)
-    raise query.model.refused(
-        "its streams are of several sources.",
-        "Sources share no order, so nothing says what came first. Events may be joined with current.<table>.",
-        wrong=False,
-    )
+        if len(having[source.alias]) > 1:
+            named = " and of ".join(g.source for g in having[source.alias])
+            why = f"It is a table of {named}: nothing says which of them is meant."
+            raise query.model.refused(f"{source.table} is in several sources.", why, at=source.at, wrong=False)
+    if query.tables:
+        raise query.model.refused(
+            "it joins a table with changes of several sources.",
+            "Nothing says which version of the table they met. Events may be joined with current.<table>, and two "
+            "streams with each other.",
+            wrong=False,
+        )
+    return {alias: log for alias, (log,) in having.items()}
 
 
 def _finds(log: Log, source: Source) -> bool:
@@ -117,10 +133,10 @@ def owner(log: Log, source: Source) -> Log:
     return log if log.find(source.table) is not None else log.find_beside(source.table) or log
 
 
-def _with_times(query: Query) -> Query:
+def _with_times(query: Query, aliases: Collection[str]) -> Query:
     """An event says itself when it was."""
     said = {a.lower() for a, _ in query.model.times}
-    silent = [s.alias for s in query.streams if s.alias.lower() not in said and "" not in said]
+    silent = [s.alias for s in query.streams if s.alias in aliases and s.alias.lower() not in said and "" not in said]
     times = (*query.model.times, *((alias, EVENT_TIME) for alias in silent))
     names = query.names | ({"time", "__source_ts"} if silent else set())
     return replace(query, model=replace(query.model, times=times), names=names)
@@ -133,9 +149,13 @@ def _table(log: Log, source: Source) -> TableId:
     return found
 
 
-def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mapping[str, TableId]) -> Shape:
-    relations = {s.alias: _empty(con, query, log, s, tables[s.alias]) for s in query.sources}
-    source = from_sql(query, relations, beside={s.alias for s in query.tables if owner(log, s) is not log})
+def _bound(
+    con: duckdb.DuckDBPyConnection, query: Query, own: Mapping[str, Log], tables: Mapping[str, TableId]
+) -> Shape:
+    relations = {s.alias: _empty(con, query, own[s.alias], s, tables[s.alias]) for s in query.sources}
+    logs = {s.alias: (own[s.alias], owner(own[s.alias], s)) for s in query.sources}
+    beside = {alias: other.source for alias, (log, other) in logs.items() if other is not log}
+    source = from_sql(query, relations, beside=beside)
     groups = ", ".join(f"(\n{text_of(con, g)}\n)" for g in query.groups)
     having = f"HAVING {text_of(con, query.having)}" if query.having is not None else ""
     items = ", ".join(_item(con, i.node, i.name) for i in query.items)
@@ -144,12 +164,14 @@ def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mappi
     _refuse_names(query.model, [n for n, _ in found])
     columns = tuple((n, stored(t)) for n, t in found)
     _refuse_key(query.model, [n for n, _ in found])
-    beside = {s.alias: other.source for s in query.tables if (other := owner(log, s)) is not log}
+    owners = {alias: log.source for alias, log in own.items()}
+    several = [sorted(owners.items())] if len(set(owners.values())) > 1 else []
+    home = owners[query.streams[0].alias]
     if query.model.window is None:
         always = (*_ALWAYS, *(["__at"] if beside else []))
         kept = {s.alias: _kept(con, query, relations[s.alias], always) for s in query.streams} if query.timed else {}
-        form = _fingerprint(con, query, columns, kept)
-        return Shape(query, log.source, tables, columns, kept, None, form, beside)
+        form = _fingerprint(con, query, columns, kept, *several)
+        return Shape(query, home, tables, columns, kept, None, form, beside, owners)
     fold = Fold.of(con, query)
     types = dict(_described(con, fold.partial(source)))
     fold.refuse_inexact([types[f"p{i}"] for i in range(len(fold.parts))])
@@ -157,7 +179,7 @@ def _bound(con: duckdb.DuckDBPyConnection, query: Query, log: Log, tables: Mappi
     empty = ", ".join(f"CAST(NULL AS {t}) AS {n}" for n, t in known)
     _described(con, f"SELECT {', '.join(fold.items)} FROM (SELECT {empty}) WHERE {fold.having or 'true'}")
     form = _fingerprint(con, query, columns, known)
-    return Shape(query, log.source, tables, columns, {"": known}, fold, form, beside)
+    return Shape(query, home, tables, columns, {"": known}, fold, form, beside, owners)
 
 
 def _item(con: duckdb.DuckDBPyConnection, node: dict[str, object], name: str | None) -> str:
@@ -272,16 +294,20 @@ def place(query: Query, column: str = POSITION) -> str:
 
 
 def _explained(
-    query: Query, error: duckdb.Error, con: duckdb.DuckDBPyConnection, tables: Mapping[str, TableId], log: Log
+    query: Query,
+    error: duckdb.Error,
+    con: duckdb.DuckDBPyConnection,
+    tables: Mapping[str, TableId],
+    own: Mapping[str, Log],
 ) -> ModelError:
     first = str(error).strip().partition("\n")[0]
     missing = NO_COLUMN.search(first)
     if missing is not None:
-        columns = [c for t in dict.fromkeys(tables.values()) for c in log.columns(t)]
-        own = [*columns, *(WINDOW_COLUMNS if query.model.window else ()), "__time"]
+        columns = [c for s in query.sources for c in owner(own[s.alias], s).columns(tables[s.alias])]
+        known = [*columns, *(WINDOW_COLUMNS if query.model.window else ()), "__time"]
         shown = ", ".join(dict.fromkeys(c for c in columns if c[:2] != "__"))
         return query.model.refused(
-            f"there is no column {missing[1]}.", suggest(missing[1], own) or f"There are: {shown}"
+            f"there is no column {missing[1]}.", suggest(missing[1], known) or f"There are: {shown}"
         )
     if START in first or END in first or '"g' in first:
         first = "SELECT and HAVING must name what is grouped by as GROUP BY does."

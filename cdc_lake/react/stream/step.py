@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from cdc_lake.errors import first_line
+from cdc_lake.query.merged import OrderedPlaced
 from cdc_lake.query.placed import POSITION, Placed
 from cdc_lake.react.engine import Memory
 from cdc_lake.react.events import micros
@@ -48,7 +49,7 @@ class Step:
 class Input:
     """By alias: relations of the placed changes of streams, and of the versions of tables."""
 
-    placed: Placed
+    placed: OrderedPlaced
     changes: Mapping[str, str]
     versions: Mapping[str, str]
 
@@ -94,17 +95,17 @@ def _advance(con: duckdb.DuckDBPyConnection, shape: Shape, memory: Memory, given
     return Step(found, late, Memory(placed.upto, placed.ended, con.sql(kept).to_arrow_table() if kept else None))
 
 
-def _seen(shape: Shape, source: Source, changes: str, placed: Placed, after: int) -> str:
+def _seen(shape: Shape, source: Source, changes: str, placed: OrderedPlaced, after: int) -> str:
     """The new changes of a stream with their event time, and why a model must not count them.
 
-    The watermark of an event is the greatest commit time of the source before its transaction, less the lateness:
+    The watermark of an event is the greatest commit time of its source before its transaction, less the lateness:
     neither a scanner with a wrong clock nor a table that falls silent can move or stop it.
     """
     query = shape.query
     time, model = time_of(query, source), query.model
     # What had landed of the source whose tables the events meet.
     at = "NULL"
-    if shape.beside:
+    if shape.beside and isinstance(placed, Placed):
         at = f"(SELECT landed FROM ({beside_sql(placed, shape)}) b WHERE b.position = c.{POSITION})"
     own = "__clock" if time is None else micros(time)
     why = f"""CASE WHEN __et IS NULL THEN 'no time' WHEN __et < __clock_before - {model.lateness} THEN 'late'

@@ -24,7 +24,7 @@ class Moment:
 
     def closed(self, rows: str, due: str) -> str:
         """`rows` with `__closed`: the first position at which the watermark was at `due` (microseconds)."""
-        clock = f"SELECT clock AS __at, min(position) AS __closed FROM {self.clock} GROUP BY clock"
+        clock = f"SELECT mark AS __at, min(position) AS __closed FROM {self.clock} GROUP BY mark"
         timed = f"SELECT *, {due} + {self.lateness} AS __due FROM {rows}"
         return f"""SELECT r.* EXCLUDE (__due), c.__closed FROM ({timed}) r
             ASOF JOIN ({clock}) c ON r.__due <= c.__at"""
