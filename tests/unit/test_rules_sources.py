@@ -17,7 +17,7 @@ import pytest
 from cdc_lake.cli.rules_runner import listed
 from cdc_lake.errors import LakeError
 from cdc_lake.events import TableId
-from cdc_lake.query.merged import merge
+from cdc_lake.query.merged import Merged, merge
 from cdc_lake.query.placed import open_logs
 from cdc_lake.react.engine import Finding
 from cdc_lake.react.rulefile import Rule, RuleError, load_rule, load_rules
@@ -27,11 +27,11 @@ from cdc_lake.react.unread import find_unread
 from cdc_lake.react.watch import check
 from tests.commands import run
 from tests.lake_model import Feed, config
-from tests.rule_model import MINUTE, Absence, Correlation, Found, Model, Sequence, Stream, merged_findings
+from tests.rule_model import MINUTE, Absence, Correlation, Found, Model, Sequence, Stream, in_order, merged_findings
 from tests.unit.test_rules_model import delayed, high, low, plain, trade
 from tests.unit.test_rules_run import POINTS
 
-SALES, SCANS = TableId("public", "sales"), TableId("public", "scans")
+SALES, SCANS, RETURNS = (TableId("public", name) for name in ("sales", "scans", "returns"))
 _LATE = "time: __source_ts - INTERVAL 1 MINUTE * (qty * 7 % 11)"
 _A, _B = "a: {table: sales, where: qty < 5}", "b: {table: scans, where: qty > 5}"
 _TWO = f"streams: {{{_A}, {_B}}}\n"
@@ -86,11 +86,12 @@ class Shop:
         self.folder, self.chance = folder, chance
         self.till = Feed(folder, (SALES,))
         self.warehouse = Feed(folder, (SCANS,), source="warehouse")
+        self.more: list[Feed] = []
         (folder / "cdc-lake.yaml").write_text("lake: {uri: ./lake}\n")
 
     @property
     def feeds(self) -> list[Feed]:
-        return [self.till, self.warehouse]
+        return [self.till, self.warehouse, *self.more]
 
     def trade(self, transactions: int) -> None:
         for _ in range(transactions):
@@ -323,5 +324,28 @@ def test_a_table_of_two_sources_is_refused(tmp_path: Path) -> None:
     try:
         with pytest.raises(RuleError, match="sales is a table of other and of pos"):
             check(con, rule, open_logs(con, config(tmp_path)), config(tmp_path))
+    finally:
+        con.close()
+
+
+def test_nothing_more_could_be_known_of_three_sources_than_their_order_tells(tmp_path: Path) -> None:
+    """The time up to which all has come is the least that any of them has told of, and each position is one of each."""
+    shop = Shop(tmp_path, Random("three"))
+    shop.more.append(Feed(tmp_path, (RETURNS,), source="outbox"))
+    shop.trade(90)
+    shop.land()
+    con = open_connection()
+    try:
+        logs = open_logs(con, config(tmp_path))
+        order = merge(con, logs, ("pos", "warehouse", "outbox"))
+        assert isinstance(order, Merged)
+        assert order.clock(order.cut) == min(log.clock(log.cut) for log in logs)
+        positions = [p for (p,) in con.execute(f"SELECT position FROM {order.timeline} ORDER BY position").fetchall()]
+        assert len(positions) == len(set(positions)) > 20
+        assert all(sum(order.frontier(p).values()) == p == order.aligned(order.frontier(p)) for p in positions[::7])
+        assert all(order.frontier(order.cut)[log.source] <= log.cut for log in logs)
+        steps = [step.source for step in in_order({f.source: f for f in shop.feeds})]
+        told = con.execute(f"SELECT s FROM {order.timeline} ORDER BY position").fetchall()
+        assert [order.sources[s] for (s,) in told] == steps
     finally:
         con.close()
