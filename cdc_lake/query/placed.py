@@ -8,7 +8,7 @@ positions it is the same at every call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import duckdb
@@ -45,7 +45,7 @@ class Log:
 
     con: duckdb.DuckDBPyConnection
     state: SourceState
-    # Of a source of events: the databases whose tables its events may meet.
+    # The other sources whose tables its changes may meet: of a source of events the databases, of a database all.
     beside: tuple[Log, ...] = ()
     events: bool = False
 
@@ -163,12 +163,10 @@ def open_logs(con: duckdb.DuckDBPyConnection, config: Config, cache: Cache | Non
     cannot be read."""
     states = read_sources(con, config, cache)
     events = {s.name for s in config.all_sources if not s.captured}
-    databases = tuple(Log(con, state) for state in states if state.source not in events)
-    return [Log(con, s, databases, True) if s.source in events else _named(databases, s.source) for s in states]
-
-
-def _named(logs: Sequence[Log], source: str) -> Log:
-    return next(log for log in logs if log.source == source)
+    alone = [Log(con, state, events=state.source in events) for state in states]
+    return [
+        replace(log, beside=tuple(o for o in alone if o is not log and not (log.events and o.events))) for log in alone
+    ]
 
 
 @dataclass(frozen=True, slots=True)

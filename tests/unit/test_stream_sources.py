@@ -148,23 +148,67 @@ def test_it_is_said_what_is_read_and_for_which_source_it_waits(shop: Shop, tmp_p
     assert any("it waits for warehouse" in text for _, text in explained(config(tmp_path), "it"))
 
 
-@pytest.mark.parametrize(
-    ("sql", "why"),
-    [
-        (
-            "-- within: 1 hour\nSELECT s.id FROM changes.sales s JOIN changes.scans k ON k.id = s.id "
-            "JOIN current.scans c ON c.id = s.id",
-            "a table with changes of several sources",
-        ),
-        ("SELECT s.id FROM changes.sales s JOIN current.scans c ON c.id = s.id", "a table with changes of several"),
-    ],
-)
-def test_what_has_no_order_is_refused_before_it_runs(tmp_path: Path, sql: str, why: str) -> None:
+def as_of_the_commit(shop: Shop, *, left: bool) -> list[Row]:
+    """Each sale that is decided, with what the warehouse's clock says was there when it was committed."""
+    clocks: dict[str, list[tuple[int, str]]] = {}
+    for feed in shop.feeds:
+        so_far = 0
+        for tx, _, _ in feed.delivered:
+            so_far = max(so_far, committed(feed, tx))
+            clocks.setdefault(feed.source, []).append((so_far, tx))
+    told, rows = clocks["warehouse"], list[Row]()
+    for (clock, tx), (_, changes, _) in zip(clocks["pos"], shop.till.delivered, strict=True):
+        before = [other for at, other in told if at <= clock]
+        held = {int(r[0]): int(r[1]) for r in shop.warehouse.at(before[-1] if before else None, SCANS)}
+        for order, (_, row) in enumerate(changes, start=1):
+            image = json.loads(row["__after"] or row["__before"])
+            if clock < told[-1][0] and row["__op"] in "cu" and (left or image["id"] in held):
+                rows.append((int(tx), order, held.get(image["id"])))
+    return rows
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_changes_meet_a_table_of_another_source_as_it_was_when_they_were_committed(
+    tmp_path: Path, *, left: bool
+) -> None:
+    chance = Random(f"beside {left}")
+    shop = Shop(tmp_path, chance)
+    (tmp_path / "streams").mkdir()
+    file = tmp_path / "streams" / "it.sql"
+    file.write_text(
+        f"""SELECT CAST(s.__tx_id AS INTEGER) AS a, s.__tx_order AS x, k.qty FROM changes.sales s
+        {"LEFT " if left else ""}JOIN current.scans k ON k.id = s.id WHERE s.__op <> 'd'"""
+    )
+    model = load_model(file)
+    shop.trade(10)
+    shop.land()
+    for chunk in (2, 5, 100, 4):
+        shop.trade(chance.randrange(10, 30))
+        for feed in shop.feeds:
+            if chance.random() < 0.7:
+                feed.land(chance)
+        Streams(config(tmp_path), [model], chunk=chunk).round(final=chance.random() < 0.7)
+    shop.land()
+    sliced = Streams(config(tmp_path), [model])
+    sliced.round(final=True)
+    rows, _, _ = made(tmp_path, sliced)
+    wanted = as_of_the_commit(shop, left=left)
+    assert rows == sorted(wanted, key=repr)
+    assert len(wanted) > 5, "nothing was tested"
+    assert replayed_alike(tmp_path, model, 7)
+    assert {u.source for u in find_unread(config(tmp_path))} == {"pos", "warehouse"}
+    assert any("when the change was committed" in text for _, text in explained(config(tmp_path), "it"))
+
+
+def test_what_has_no_order_is_refused_before_it_runs(tmp_path: Path) -> None:
     for feed, table in ((Feed(tmp_path, (SALES,)), SALES), (Feed(tmp_path, (SCANS,), source="warehouse"), SCANS)):
         tx = feed.begin()
         tx.insert(table, 1, 1, None)
         tx.commit()
         feed.land()
-    (tmp_path / "it.sql").write_text(sql)
-    with duckdb.connect() as con, pytest.raises(ModelError, match=why):
+    (tmp_path / "it.sql").write_text(
+        """-- within: 1 hour
+        SELECT s.id FROM changes.sales s JOIN changes.scans k ON k.id = s.id JOIN current.scans c ON c.id = s.id"""
+    )
+    with duckdb.connect() as con, pytest.raises(ModelError, match="a table with changes of several sources"):
         check(con, load_model(tmp_path / "it.sql"), open_logs(con, config(tmp_path)))

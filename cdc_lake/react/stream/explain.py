@@ -45,7 +45,10 @@ def explain(shape: Shape) -> list[tuple[str, str]]:
 
 def _as_of(shape: Shape, alias: str) -> str:
     if alias in shape.beside:
-        return f"as it had landed from {shape.beside[alias]} when the event landed"
+        source = shape.beside[alias]
+        if not shape.landed:
+            return f"as it was in {source} when the change was committed, by the clocks of both"
+        return f"as it had landed from {source} when the event landed"
     return "as of the position of the event"
 
 

@@ -39,10 +39,12 @@ class Shape:
     kept: Mapping[str, Columns]
     fold: Fold | None
     fingerprint: str
-    # The other source that some of the tables are of, by alias; events meet them as they had landed then.
+    # The other source that some of the tables are of, by alias; events meet them as they had landed then (`landed`),
+    # changes of a database as they were by the clocks of both.
     beside: Mapping[str, str] = field(default_factory=dict)
     # The source of each stream, by alias. `source` is that of the first, where its rows are.
     owners: Mapping[str, str] = field(default_factory=dict)
+    landed: bool = True
 
     @property
     def model(self) -> Model:
@@ -108,8 +110,7 @@ def _logs_of(query: Query, logs: Sequence[Log]) -> dict[str, Log]:
     if query.tables:
         raise query.model.refused(
             "it joins a table with changes of several sources.",
-            "Nothing says which version of the table they met. Events may be joined with current.<table>, and two "
-            "streams with each other.",
+            "Nothing says which version of the table a pair met. Join it with the changes of one source.",
             wrong=False,
         )
     return {alias: log for alias, (log,) in having.items()}
@@ -122,9 +123,14 @@ def _finds(log: Log, source: Source) -> bool:
 
 
 def _refuse_two(query: Query, log: Log) -> None:
-    others = {other.source for s in query.tables if log.find(s.table) is None and (other := log.find_beside(s.table))}
+    found = {s.table: [o.source for o in log.beside if o.find(s.table)] for s in query.tables if not log.find(s.table)}
+    for table, having in found.items():
+        if len(having) > 1:
+            why = f"It is a table of {' and of '.join(having)}: nothing says which of them is meant."
+            raise query.model.refused(f"{table} is in several sources.", why, wrong=False)
+    others = sorted({source for having in found.values() for source in having})
     if len(others) > 1:
-        why = f"They are of {', '.join(sorted(others))}: join with the tables of one of them."
+        why = f"They are of {', '.join(others)}: join with the tables of one of them."
         raise query.model.refused("it joins tables of two databases.", why, wrong=False)
 
 
@@ -166,12 +172,13 @@ def _bound(
     _refuse_key(query.model, [n for n, _ in found])
     owners = {alias: log.source for alias, log in own.items()}
     several = [sorted(owners.items())] if len(set(owners.values())) > 1 else []
-    home = owners[query.streams[0].alias]
+    first = own[query.streams[0].alias]
+    home, landed = first.source, first.events
     if query.model.window is None:
         always = (*_ALWAYS, *(["__at"] if beside else []))
         kept = {s.alias: _kept(con, query, relations[s.alias], always) for s in query.streams} if query.timed else {}
         form = _fingerprint(con, query, columns, kept, *several)
-        return Shape(query, home, tables, columns, kept, None, form, beside, owners)
+        return Shape(query, home, tables, columns, kept, None, form, beside, owners, landed)
     fold = Fold.of(con, query)
     types = dict(_described(con, fold.partial(source)))
     fold.refuse_inexact([types[f"p{i}"] for i in range(len(fold.parts))])
@@ -179,7 +186,7 @@ def _bound(
     empty = ", ".join(f"CAST(NULL AS {t}) AS {n}" for n, t in known)
     _described(con, f"SELECT {', '.join(fold.items)} FROM (SELECT {empty}) WHERE {fold.having or 'true'}")
     form = _fingerprint(con, query, columns, known)
-    return Shape(query, home, tables, columns, {"": known}, fold, form, beside, owners)
+    return Shape(query, home, tables, columns, {"": known}, fold, form, beside, owners, landed)
 
 
 def _item(con: duckdb.DuckDBPyConnection, node: dict[str, object], name: str | None) -> str:
