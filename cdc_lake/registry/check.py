@@ -13,6 +13,8 @@ from cdc_lake.registry.client import RegistryClient, UnknownSchemaError
 
 # Parts of the names of converters that write a schema's number in place of the schema.
 _THROUGH_REGISTRY = ("avro", "jsonschema", "extjsonconverter", "protobuf")
+# What of that cannot be read.
+_UNREAD = {"protobuf": "Protobuf", "extjsonconverter": "a JSON of Apicurio's own around the record"}
 _MOST_SUBJECTS = 50  # that are asked one by one
 
 
@@ -105,14 +107,15 @@ def check_converters(config: Mapping[str, str], file: str, *, configured: bool) 
             why="Every record becomes a dead letter: its schema is in the registry alone.",
             fix="write `registry: {url: …}` in cdc-lake.yaml, then: cdc-lake dlq replay --all",
         )
-    protobuf = next((k for k in through if "protobuf" in config[k].lower()), None)
-    if protobuf is not None:
-        return fail(
-            name,
-            f"{protobuf} of {file} writes Protobuf",
-            why="What can be read is Avro and JSON Schema: every record becomes a dead letter.",
-            fix=f"name a converter for Avro or JSON Schema as {protobuf} in {file}, then register it again",
-        )
+    for part, writes in _UNREAD.items():
+        other = next((k for k in through if part in config[k].lower()), None)
+        if other is not None:
+            return fail(
+                name,
+                f"{other} of {file} writes {writes}",
+                why="What is read is Avro and JSON Schema in Confluent's format: every record becomes a dead letter.",
+                fix=f"name another converter as {other} in {file}, then register it again",
+            )
     names = config.get("field.name.adjustment.mode", "none")
     if names != "avro_unicode":
         return warn(

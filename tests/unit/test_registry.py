@@ -308,6 +308,12 @@ def test_doctor_names_a_registry_that_is_away_and_credentials_in_plain_text() ->
         ({"value.converter": AVRO}, True, Status.WARN, "avro_unicode"),
         ({"value.converter": AVRO, "field.name.adjustment.mode": "avro_unicode"}, True, Status.OK, ""),
         ({"value.converter": "io.confluent.connect.protobuf.ProtobufConverter"}, True, Status.FAIL, "Protobuf"),
+        (
+            {"value.converter": "io.apicurio.registry.utils.converter.ExtJsonConverter"},
+            True,
+            Status.FAIL,
+            "Apicurio's own",
+        ),
     ],
 )
 def test_doctor_knows_which_converters_need_a_registry(
