@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from cdc_lake.cli import output
 
 # Each commit of the sink is a file in every table that changed, and a compaction takes eight; a reader opens them all.
 COMMITS = 16
-# Of a machine's time at most a tenth goes into maintenance, and a start is not made for a handful of files.
+# At most a tenth of a processor's time goes into maintenance, and a start is not made for a handful of files. What it
+# takes on the clock says little of that: where others take the processors it is long, and small files pile up.
 _SHARE = 10
 _LEAST_SECONDS = 15.0
 _LOOK_SECONDS = 1.0
@@ -34,7 +36,7 @@ _BEHIND = 8 * COMMITS
 
 @dataclass(slots=True)
 class Pace:
-    """When the next maintenance is due: after `COMMITS` commits, and nine times as long as the last one took."""
+    """When the next maintenance is due: after `COMMITS` commits, and nine times the processor time of the last one."""
 
     commits: int = 0
     rest_until: float = 0.0
@@ -47,10 +49,10 @@ class Pace:
         """Whether far more has been committed than a maintenance is begun for."""
         return commits - self.commits >= _BEHIND
 
-    def ended(self, commits: int, now: float, seconds: float) -> None:
-        """It took `seconds`, and what was committed up to `commits` is seen to."""
+    def ended(self, commits: int, now: float, seconds: float, cpu: float) -> None:
+        """It took `seconds`, `cpu` of them of the processors, and what was committed up to `commits` is seen to."""
         self.commits = commits
-        self.rest_until = now + max(_LEAST_SECONDS, seconds * (_SHARE - 1))
+        self.rest_until = now + max(_LEAST_SECONDS, cpu * (_SHARE - 1), seconds)
 
 
 class Caretaker:
@@ -78,13 +80,14 @@ class Caretaker:
 
     def _watch(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):
-            commits, begun = self._commits(), time.monotonic()
+            commits, begun, cpu = self._commits(), time.monotonic(), _cpu_of_children()
             if self._pace.due(commits, begun):
                 self._maintain(self._pace.behind(commits))
                 now = time.monotonic()
-                self._pace.ended(commits, now, now - begun)
+                self._pace.ended(commits, now, now - begun, _cpu_of_children() - cpu)
 
     def _maintain(self, behind: bool) -> None:
+        """Run one; one that others keep from running is ended, and begun again as the sink's equal."""
         if behind and not self._lags:
             output.say("Maintenance lags behind the commits: it goes on as the sink's equal.")
         self._lags = behind
@@ -102,17 +105,20 @@ class Caretaker:
             return
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, 0 if behind else _NICE)
-        text = self._ended(process)
+        text = self._ended(process, behind)
         if text is not None:
             self._say(_summary(process.returncode, text))
+        elif not self._stop.is_set():
+            self._maintain(behind=True)
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> bytes | None:
-        """What it printed; None when the sink ended first, and it with it: it may be killed anywhere."""
+    def _ended(self, process: subprocess.Popen[bytes], behind: bool) -> bytes | None:
+        """What it printed; None when it was ended, for it may be killed anywhere: the sink ended first, or it was not
+        `behind` when it began, and is by now."""
         while True:
             try:
                 return process.communicate(timeout=_LOOK_SECONDS)[0]
             except subprocess.TimeoutExpired:
-                if self._stop.is_set():
+                if self._stop.is_set() or (not behind and self._pace.behind(self._commits())):
                     process.send_signal(signal.SIGKILL)
                     process.communicate()
                     return None
@@ -122,6 +128,11 @@ class Caretaker:
         if text and text != self._said:
             output.say(text)
         self._said = text
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def maintain_command(config: str | None, memory_mb: float) -> list[str]:

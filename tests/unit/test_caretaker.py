@@ -1,10 +1,11 @@
-"""Maintenance beside a sink: begun when enough was committed, then at rest for nine times as long, never fatal."""
+"""Maintenance beside a sink: begun when enough was committed, then at rest for nine times its effort, never fatal."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -22,19 +23,26 @@ BROKEN = """{"error": {"code": "config", "message": "No lake.", "why": "", "next
 PARTLY = """{"tables": [{"steps": [{"outcome": "failed", "error": {"message": "Disk full."}}]}]}"""
 
 
-def test_a_maintenance_is_due_after_so_many_commits_and_a_rest_of_nine_times_its_length() -> None:
+def test_a_maintenance_is_due_after_so_many_commits_and_a_rest_of_nine_times_its_processor_time() -> None:
     pace = Pace()
     assert not pace.due(COMMITS - 1, 0)
     assert pace.due(COMMITS, 0)
-    pace.ended(COMMITS, 100, 20)
+    pace.ended(COMMITS, 100, 60, 20)
     assert not pace.due(2 * COMMITS, 279)
     assert pace.due(2 * COMMITS, 280)
     assert not pace.due(2 * COMMITS - 1, 1_000)
 
 
+def test_a_maintenance_that_waited_most_of_its_time_rests_for_no_longer_than_it_took() -> None:
+    pace = Pace()
+    pace.ended(COMMITS, 100, 60, 2)
+    assert not pace.due(2 * COMMITS, 159)
+    assert pace.due(2 * COMMITS, 160)
+
+
 def test_a_short_maintenance_does_not_follow_on_the_heels_of_another() -> None:
     pace = Pace()
-    pace.ended(0, 100, 0.1)
+    pace.ended(0, 100, 0.1, 0.1)
     assert not pace.due(COMMITS, 114)
     assert pace.due(COMMITS, 115)
 
@@ -110,6 +118,29 @@ open(file, 'a').write(f'{{os.nice(0)}} ')"""
         wait_for(lambda: mark.exists() and len(mark.read_text().split()) >= 2, "two maintenances", seconds=60)
     assert set(mark.read_text().split()) == {str(nice)}
     assert sum("lags behind" in line for line in said) == (nice == 0)
+
+
+def test_one_that_does_not_get_to_its_end_while_far_more_is_committed_is_begun_again(
+    said: list[str], tmp_path: Path
+) -> None:
+    mark = tmp_path / "pids"
+    script = f"""import os, time
+first = not os.path.exists({str(mark)!r})
+open({str(mark)!r}, 'a').write(f'{{os.getpid()}} ')
+if first: time.sleep(600)
+print({DONE!r})"""
+    committed = count(COMMITS, COMMITS)
+
+    def commits() -> int:
+        return next(committed) if mark.exists() else COMMITS
+
+    with Caretaker(commits, [sys.executable, "-c", script]):
+        wait_for(lambda: len(said) >= 2, "the second one to end", seconds=60)
+    assert said[:2] == [
+        "Maintenance lags behind the commits: it goes on as the sink's equal.",
+        "Maintained: 1 steps, 40 files became 3.",
+    ]
+    assert not psutil.pid_exists(int(mark.read_text().split()[0]))
 
 
 def test_the_end_of_the_sink_ends_it(said: list[str], tmp_path: Path) -> None:
