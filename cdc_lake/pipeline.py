@@ -355,7 +355,7 @@ class Sink:
             self._broker.seek(tp, position)
 
     def _halt(self, tp: TopicPartition, error: PartitionError) -> None:
-        log.warning("%s stopped: %s", tp, error.message)
+        log.warning("%s stopped, the others go on: %s Next: %s", tp, error.message, error.next)
         self.progress.stopped[tp] = error
         self._broker.pause([tp])
         self._forget([tp])

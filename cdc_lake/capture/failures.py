@@ -133,6 +133,13 @@ _KNOWN = (
         "too_many_connections",
     ),
     _known(
+        r"Table '([^']+)' has columns that differ only by case\. Column name: '([^']+)'",
+        'Table {1} has another column "{2}" that differs in case alone: Debezium refuses it, and reads no table.',
+        "in the source rename one (ALTER TABLE … RENAME COLUMN …), or add the table to `table.exclude.list` in the "
+        "connector file; then: cdc-lake connector register FILE",
+        "column_case",
+    ),
+    _known(
         r"RecordTooLargeException",
         "A row is larger than Kafka takes.",
         "raise producer.override.max.request.size in the connector file and max.message.bytes of the topic",

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from cdc_lake.checks import many
 from cdc_lake.cli import output
 from cdc_lake.progress import Progress
 
@@ -76,10 +77,10 @@ def describe(progress: Progress, rate: float) -> str:
     if progress.last_commit is not None:
         parts.append(f"last commit {time.monotonic() - progress.last_commit:.1f} s ago")
     if progress.dead:
-        parts.append(f"{progress.dead:,} dead letters")
+        parts.append(f"{many(progress.dead, 'dead letter')}, see cdc-lake dlq list")
     if progress.stopped:
-        parts.append(f"{len(progress.stopped)} partitions stopped")
-    parts += [words for words in (progress.waiting, progress.registry) if words]
+        parts.append(f"{many(len(progress.stopped), 'partition')} stopped, see cdc-lake doctor")
+    parts += [f"{words}, see cdc-lake doctor" for words in (progress.waiting, progress.registry) if words]
     return " · ".join(parts)
 
 

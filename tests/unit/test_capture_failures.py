@@ -20,6 +20,8 @@ TRACES = {
     "slot_lost": 'Caused by: org.postgresql.util.PSQLException: ERROR: can no longer access replication slot "s"',
     "no_free_slot": "Caused by: org.postgresql.util.PSQLException: ERROR: all replication slots are in use",
     "pg_hba": "Caused by: org.postgresql.util.PSQLException: FATAL: no pg_hba.conf entry for replication connection",
+    "column_case": "Caused by: io.debezium.DebeziumException: Table 'public.t' has columns that differ only by case. "
+    "Column name: 'a'. Debezium does not support case-sensitive duplicate column names as this causes data corruption.",
     "record_too_large": "Caused by: org.apache.kafka.common.errors.RecordTooLargeException: The message is 9 bytes",
 }
 
@@ -37,6 +39,7 @@ def test_common_failures_have_words_and_a_next_step(code: str, cause: str) -> No
 def test_the_names_of_the_trace_are_in_the_words() -> None:
     assert '"shop"' in explain(PREFIX + TRACES["no_database"]).message
     assert "table orders" in explain(PREFIX + TRACES["permission_denied"]).message
+    assert 'public.t has another column "a"' in explain(PREFIX + TRACES["column_case"]).message
     assert "db:5432" in explain(PREFIX + TRACES["source_unreachable"]).message
 
 
