@@ -11,6 +11,7 @@ _CLASS = re.compile(r"^(?:[\w$]+\.)+[\w$]+: ")
 _ONLY_CLASS = re.compile(r"^(?:[\w$]+\.)+([\w$]+)$")
 # Debezium prints whole objects into its messages: `PostgresOffsetContext [… pages …]`.
 _INNARDS = re.compile(r"\[\w+=.*\]")
+_NAME = re.compile(r"\bNAME\b")
 _LINE_LIMIT = 400
 _USERINFO = re.compile(r"(://[^/\s:@]*):[^/\s@]+@")
 _PASSWORD = re.compile(r"(password\s*[=:]\s*)(\S+)", re.I)
@@ -189,7 +190,7 @@ def explain(trace: str, *, name: str = "NAME", secrets: Iterable[str] = ()) -> E
         if found:
             groups = [found.group(0), *(g or "" for g in found.groups())]
             message = redact(known.message.format(*groups), secrets)
-            return Explanation(message, cause, known.next.format().replace("NAME", name), known.code)
+            return Explanation(message, cause, _NAME.sub(name, known.next.format()), known.code)
     return Explanation(
         cause or "The task failed without a word.",
         "",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdc_lake.capture import prepare, submit
+from cdc_lake.capture.column_case import check_column_case
 from cdc_lake.capture.postgres import Connection
 from cdc_lake.capture.preflight import Survey, survey
 from cdc_lake.capture.secrets import CaptureRole, capture_role, make_password, password_works
@@ -82,6 +83,9 @@ def work_out(
     Raises SourceError when the source is not fit, ConfigError when the file asks for something impossible.
     """
     found = survey(connection, connector)
+    # Which columns are left out, Debezium alone knows: it says so itself then.
+    if not any(connector.config.get(f"column.{kind}.list") for kind in ("exclude", "include")):
+        check_column_case(connection, found.tables)
     role = capture_role(config.state_folder, source.name)
     wish = _role_wish(config.dsn(source), connector, connection, role, make_secret=make_secret)
     steps = prepare.plan(connection, connector, found, wish)

@@ -222,6 +222,15 @@ def test_the_statement_of_the_refusal_is_the_cure(place: Place) -> None:
     place.run("update log set line = 'y'", "delete from log")
 
 
+def test_columns_that_differ_in_case_alone_are_refused_before_they_end_the_connector(place: Place) -> None:
+    place.run('create table t (id int primary key, "A" int, a int)')
+    error = refused(place)
+    assert (error.code, '"A" and "a" of table public.t' in error.message) == ("column_case", True)
+    statement = error.next.removeprefix("in the source: ").partition(";")[0]
+    place.run(statement.replace("…", "b"))
+    place.prepare()
+
+
 def test_a_table_without_key_may_be_left_out(place: Place) -> None:
     place.run("create table log (line text)", "create table a (id int primary key)")
     assert [str(t.id) for t in place.look(place.connector(table_exclude_list=r"public\.log")).survey.tables] == [
