@@ -79,7 +79,8 @@ def describe(progress: Progress, rate: float) -> str:
     if progress.dead:
         parts.append(f"{many(progress.dead, 'dead letter')}, see cdc-lake dlq list")
     if progress.stopped:
-        parts.append(f"{many(len(progress.stopped), 'partition')} stopped, see cdc-lake doctor")
+        codes = ", ".join(sorted({error.code for error in list(progress.stopped.values())}))
+        parts.append(f"{many(len(progress.stopped), 'partition')} stopped: {codes}")
     parts += [f"{words}, see cdc-lake doctor" for words in (progress.waiting, progress.registry) if words]
     return " · ".join(parts)
 

@@ -309,3 +309,26 @@ def test_every_error_code_is_explained_and_no_other() -> None:
     codes = error_codes()
     assert codes - explained == set(), "not explained"
     assert explained - codes == set(), "explained, and gone"
+
+
+def words_of_the_code() -> set[str]:
+    """Parts of the code's texts, between two values, that tell where a line comes from."""
+    found: set[str] = set()
+    for path in (ROOT / "cdc_lake").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= {part.strip() for part in re.split(r"\{\d\}|\n", node.value) if telling(part)}
+    return found
+
+
+def telling(part: str) -> bool:
+    """Whether a part is three words, or the name of a check."""
+    return len(part.split()) >= 3 or re.fullmatch(r"[a-z]+\.[a-z_]+", part) is not None
+
+
+def test_what_the_page_on_faults_shows_is_what_the_code_says() -> None:
+    said = words_of_the_code()
+    page = ROOT / "docs" / "how-to" / "troubleshoot.md"
+    shown = [line for block in of_kind("text") if block.page == page for line in block.text.splitlines()]
+    assert len(shown) > 25
+    assert [line for line in shown if not any(words in line for words in said)] == []

@@ -76,7 +76,7 @@ def test_several_sinks_are_told_of_together() -> None:
     text = describe(together([first, second]), 3)
     assert text.startswith("2 tables · 15 events · 3/s · lag 12 · last commit 0.")
     assert text.endswith(
-        " · 1 dead letter, see cdc-lake dlq list · 1 partition stopped, see cdc-lake doctor"
+        " · 1 dead letter, see cdc-lake dlq list · 1 partition stopped: partition_fenced"
         " · waiting for the broker, see cdc-lake doctor"
     )
     second.lag = None
