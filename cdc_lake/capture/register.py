@@ -162,7 +162,11 @@ def _submit(session: _Session, difference: submit.Difference, *, is_known: bool,
         return Registration(wanted, difference, status.state)
     as_submitted = ConnectorFile(name, wanted.config)
     watched = Watched(client, session.connection, as_submitted, session.say)
-    status, streaming = await_reading(watched, earlier_reader=earlier_reader, seconds=wait)
+    try:
+        status, streaming = await_reading(watched, earlier_reader=earlier_reader, seconds=wait)
+    except BaseException:
+        _tell_unread(session)
+        raise
     return Registration(wanted, difference, status.state, streaming, _snapshot_new_tables(session))
 
 
@@ -184,6 +188,14 @@ def _snapshot_new_tables(session: _Session) -> tuple[TableId, ...]:
             f"Run: cdc-lake connector snapshot {wanted.name} {table} --type blocking"
         )
     return tuple(ready)
+
+
+def _tell_unread(session: _Session) -> None:
+    """What this registration has not come to ask for, no later one will: nothing is new to that one."""
+    if session.wanted.survey.slot is not None and session.new_tables:
+        tables = " ".join(map(str, session.new_tables))
+        session.say(f"New in the capture, existing rows are not read yet: {tables.replace(' ', ', ')}.")
+        session.say(f"When the connector runs: cdc-lake connector snapshot {session.wanted.name} {tables}")
 
 
 def _tell_source(wanted: Wanted, doing: str, say: Say) -> None:
