@@ -1,12 +1,13 @@
-"""Draw docs/how-to/dashboard.png: the dashboard over the lake of a retailer in the middle of a day's trade.
+"""Draw docs/how-to/dashboard.png: the dashboard of a retailer in the middle of a day's trade.
 
-The lake is made with a fixed seed, the server and the browser are the real ones; only the browser's clock is set, so
-that the picture changes when the dashboard does and not with the hour. Needs Chromium.
-Run: python scripts/screenshot_dashboard.py [FOLDER]; with a folder all pages are drawn into it, in all sizes.
+Best of a world that trades: `cdc-lake demo --keep`, and after some minutes
+python scripts/screenshot_dashboard.py --project .cdc-lake/demo; without a project the lake is made, with a fixed seed
+and the browser's clock set to its hour. With `--all FOLDER` all pages are drawn into it, in all sizes. Needs Chromium.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -71,12 +74,13 @@ def _one(shop: Shop, rng: random.Random, shelf: tuple[Any, ...], at: datetime) -
 
 
 @contextmanager
-def _pages(folder: Path, now: datetime, size: dict[str, Any]) -> Iterator[tuple[Any, str]]:
+def _pages(folder: Path, now: datetime | None, size: dict[str, Any]) -> Iterator[tuple[Any, str]]:
     with server(folder) as ready, browser() as chromium:
         context = chromium.new_context(**size, timezone_id="UTC")
         page = context.new_page()
         page.set_default_timeout(120_000)
-        page.clock.set_fixed_time(now + timedelta(seconds=2))
+        if now is not None:
+            page.clock.set_fixed_time(now + timedelta(seconds=2))
         page.goto(ready.entry)
         page.wait_for_url(f"{ready.url}/")
         yield page, ready.url
@@ -88,23 +92,28 @@ def _draw(page: Any, url: str, name: str, file: Path, *, whole: bool) -> None:
     until(lambda: not page.evaluate("!!document.querySelector('.awaits')"), 120)
     page.wait_for_timeout(700)  # what is drawn is drawn in the next frames
     page.screenshot(path=file, full_page=whole)
+    with Image.open(file) as drawn:  # of few colours, a third of the size
+        drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> None:
     """Draw."""
+    parser = argparse.ArgumentParser(description="Draw the dashboard.")
+    parser.add_argument("--project", type=Path, help="a project whose lake is shown, as it is now")
+    parser.add_argument("--all", type=Path, metavar="FOLDER", help="draw all pages into it, in all sizes")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        now = trade(folder)
-        if len(sys.argv) < 2:
+        folder = asked.project or Path(made)
+        now = None if asked.project else trade(folder)
+        if asked.all is None:
             with _pages(folder, now, _SIZES["wide"]) as (page, url):
                 _draw(page, url, "overview", ROOT / "docs" / "how-to" / "dashboard.png", whole=False)
             return
-        target = Path(sys.argv[1])
-        target.mkdir(parents=True, exist_ok=True)
+        asked.all.mkdir(parents=True, exist_ok=True)
         for size, options in _SIZES.items():
             with _pages(folder, now, options) as (page, url):
                 for name in _PAGES:
-                    _draw(page, url, name, target / f"{name}-{size}.png", whole=True)
+                    _draw(page, url, name, asked.all / f"{name}-{size}.png", whole=True)
 
 
 if __name__ == "__main__":
