@@ -154,6 +154,17 @@ def test_wal_that_an_abandoned_slot_holds_is_freed_by_its_reader_or_by_dropping_
     assert "pg_drop_replication_slot('cdc_lake_pos')" in check.fix
 
 
+@pytest.mark.parametrize(("pid", "ahead"), [(None, 1), (42, 1 << 27)])
+def test_an_offset_ahead_of_the_source_tells_of_a_restored_backup(pid: int | None, ahead: int) -> None:
+    offsets = [{"partition": {"server": "pos"}, "offset": {"lsn_proc": 9000 + ahead}}]
+    check = slot.check_offset(SUBJECT, replace(SLOT, pid=pid, now=9000), offsets)
+    assert check.status is Status.FAIL
+    assert "restored from a backup" in check.why
+    assert "a source of its own" in check.fix
+    busy = replace(SLOT, now=9000 + ahead - 1)
+    assert slot.check_offset(SUBJECT, busy, offsets).status is Status.OK, "it was written to between the two looks"
+
+
 def test_an_offset_behind_the_slot_fails_and_names_the_gap() -> None:
     offsets = [{"partition": {"server": "pos"}, "offset": {"lsn_proc": 4000}}]
     idle = replace(SLOT, pid=None)

@@ -18,6 +18,7 @@ from cdc_lake.sqltext import literal
 
 # Held WAL that is worth a word where PostgreSQL has no limit of its own.
 _HELD_BYTES = 1 << 30
+_MEANWHILE_BYTES = 1 << 26
 _WARN_SHARE, _FAIL_SHARE = 0.5, 0.8
 
 # Columns that older versions lack are read through the row's JSON.
@@ -30,7 +31,8 @@ SELECT COALESCE(s.database::text, ''), COALESCE(s.plugin::text, ''), s.active_pi
        COALESCE(pg_wal_lsn_diff(now.lsn, s.restart_lsn), 0)::bigint,
        COALESCE(pg_wal_lsn_diff(s.confirmed_flush_lsn, '0/0'), 0)::bigint,
        CASE current_setting('max_slot_wal_keep_size') WHEN '-1' THEN NULL
-            ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END
+            ELSE pg_size_bytes(current_setting('max_slot_wal_keep_size')) END,
+       pg_wal_lsn_diff(now.lsn, '0/0')::bigint
 FROM pg_replication_slots s CROSS JOIN now LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
 WHERE s.slot_name = %s
 """
@@ -42,7 +44,8 @@ class SlotFacts:
 
     `pid` and `reader` are the process that reads it and its user (None and empty when nobody does), `held` the bytes
     of WAL kept for it, `confirmed` the LSN that its reader has confirmed, `limit` max_slot_wal_keep_size in bytes
-    (None: none), `free` the bytes free on the source's disk (None: not to be seen from here).
+    (None: none), `free` the bytes free on the source's disk (None: not to be seen from here), `now` the LSN at which
+    the source's WAL ends (None: not known).
     """
 
     database: str
@@ -55,6 +58,7 @@ class SlotFacts:
     confirmed: int
     limit: int | None
     free: int | None = None
+    now: int | None = None
 
 
 def read_slot(connection: Connection, name: str) -> SlotFacts | None:
@@ -63,7 +67,7 @@ def read_slot(connection: Connection, name: str) -> SlotFacts | None:
         row = connection.execute(_SLOT, (name,)).fetchone()
     except psycopg.Error as error:
         raise explain_statement(error, "read the replication slots") from None
-    return None if row is None else replace(SlotFacts(*row), free=_free_disk(connection))
+    return None if row is None else replace(SlotFacts(*row[:-1]), free=_free_disk(connection), now=row[-1])
 
 
 def check_slot(subject: Subject, slot: SlotFacts, *, database: str, user: str) -> list[Check]:
@@ -96,6 +100,17 @@ def check_offset(subject: Subject, slot: SlotFacts, offsets: Sequence[Mapping[st
     if not found:
         return ok(name, "the connector has no offset in the stream yet")
     at, confirmed = lsn(max(found)), lsn(slot.confirmed)
+    # What was written between the two looks is less than this.
+    if slot.now is not None and max(found) > slot.now + (_MEANWHILE_BYTES if slot.pid is not None else 0):
+        return fail(
+            name,
+            f"the connector has read up to {at}, and the source's WAL ends at {lsn(slot.now)}",
+            why="This is not the server that it read before, or one that was restored from a backup: what it writes up "
+            "to there would be passed over.",
+            fix="capture it as a source of its own, all rows are read anew: another `source.name` in cdc-lake.yaml, "
+            f'another "topic.prefix" and "slot.name" in {subject.file}; '
+            f"then: {subject.register}   (what has landed stays)",
+        )
     # A connector that reads has passed its own check of the two, and moves the slot after its offset.
     if max(found) < slot.confirmed and slot.pid is None:
         return fail(
