@@ -112,7 +112,7 @@ class Landing:
             raise _recreated(tp, position, end)
         if position < beginning:
             if not accept_gap:
-                raise _expired(tp, position, beginning)
+                raise _expired(tp, position, beginning, self.home(tp.topic))
             for home in homes:
                 home.accept_gap(tp, beginning)
             return beginning
@@ -292,10 +292,10 @@ def _recreated(tp: TopicPartition, position: int, end: int) -> TopicRecreated:
     )
 
 
-def _expired(tp: TopicPartition, position: int, beginning: int) -> OffsetsExpired:
+def _expired(tp: TopicPartition, position: int, beginning: int, table: TableId | None) -> OffsetsExpired:
     return OffsetsExpired(
         f"Records {position} to {beginning - 1} of {tp} are gone: Kafka deleted them before they were landed.",
         why="The topic's retention is shorter than the time the sink was away.",
-        next=f"read the table again with: cdc-lake connector snapshot NAME TABLE  and go on past the gap with: "
-        f"cdc-lake sink run --accept-gap {tp.topic}  (and raise retention.ms of the topic)",
+        next=f"read the table again with: cdc-lake connector snapshot NAME {table or 'TABLE'}  and go on past the gap "
+        f"with: cdc-lake sink run --accept-gap {tp.topic}  (and raise retention.ms of the topic)",
     )

@@ -147,6 +147,8 @@ def test_expired_offsets_name_the_lost_range_and_stop_only_their_topic(kafka: Me
     (error,) = progress.stopped.values()
     assert isinstance(error, OffsetsExpired)
     assert "Records 1 to 2 of pos.public.orders[0]" in error.message
+    assert "cdc-lake connector snapshot NAME public.orders " in error.next
+    assert "cdc-lake sink run --accept-gap pos.public.orders " in error.next
     assert progress.tables == {TableId("public", "items")}
     resumed = make_sink(kafka, tmp_path, accept_gaps="pos.public.orders").run(until_caught_up=True)
     assert (resumed.stopped, resumed.events) == ({}, 2)
