@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ PROJECT = ROOT / "examples" / "dbt"
 
 def dbt(folder: Path, shop: Shop, *arguments: str, as_of: str = "") -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code of a command, and its result for each node."""
+    if sys.version_info >= (3, 14):
+        pytest.skip("what requirements.txt names of dbt does not run on Python 3.14")
     requirements = [line.partition("#")[0].strip() for line in (PROJECT / "requirements.txt").read_text().splitlines()]
     own = {
         "CDC_LAKE_CONFIG": str(shop.config),
