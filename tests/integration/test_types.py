@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,11 @@ def _config(name: str, dsn: str) -> dict[str, str]:
 
 
 @contextmanager
-def _connector(stack: RunningStack, name: str, dsn: str) -> Iterator[ConnectClient]:
+def _connector(
+    stack: RunningStack, name: str, dsn: str, settings: Mapping[str, str] | None = None
+) -> Iterator[ConnectClient]:
     with ConnectClient(stack.connect_url) as client:
-        client.put_config(name, _config(name, dsn))
+        client.put_config(name, {**_config(name, dsn), **(settings or {})})
         try:
             yield client
         finally:
@@ -108,8 +110,10 @@ def _slot_gone(admin: psycopg.Connection[Any], name: str) -> bool:
 class _Events:
     """Events of the one topic by table and row, in the order they arrived."""
 
-    def __init__(self, stack: RunningStack, client: ConnectClient, name: str) -> None:
-        self._client, self._name = client, name
+    def __init__(
+        self, stack: RunningStack, client: ConnectClient, name: str, read: Callable[[bytes], Any] = json.loads
+    ) -> None:
+        self._client, self._name, self._read = client, name, read
         self._consumer = KafkaConsumer(bootstrap_servers=stack.bootstrap, enable_auto_commit=False)
         partition = TopicPartition(f"{name}.all", 0)
         wait_for(lambda: self._running() and partition.topic in self._consumer.topics(), partition.topic)
@@ -136,7 +140,7 @@ class _Events:
         self._running()
         for records in self._consumer.poll(timeout_ms=500).values():
             for record in records:
-                self._add(json.loads(record.value))
+                self._add(self._read(record.value))
         return self.count
 
     def _add(self, event: dict[str, Any]) -> None:
@@ -149,24 +153,32 @@ class _Events:
 
 @pytest.fixture(scope="module")
 def events(stack: RunningStack) -> dict[str, Any]:
-    """What the source prints and what arrived: `{"values": {type: …}, "large": {type: …}}`."""
+    """What the source prints and what arrived."""
+    recorded = record(stack)
+    if os.environ.get("CDC_LAKE_RECORD_TYPES"):
+        RECORDING.write_text(_one_line_a_type(recorded), encoding="utf-8")
+    return recorded
+
+
+def record(
+    stack: RunningStack, settings: Mapping[str, str] | None = None, read: Callable[[bytes], Any] = json.loads
+) -> dict[str, Any]:
+    """What the source prints and what arrived: `{"values": {type: …}, "large": {type: …}}`. `settings` are more of the
+    connector's, `read` makes `{"schema", "payload"}` of a record's value."""
     name = f"types_{uuid.uuid4().hex[:8]}"
     with _database(stack, name) as dsn, psycopg.connect(dsn, autocommit=True) as source:
         source.execute(SETUP)
         source.execute("SET timezone = 'UTC'")
         _create(source, name)
-        with _connector(stack, name, dsn) as client:
+        with _connector(stack, name, dsn, settings) as client:
             client.wait(name, lambda status: status is not None and status.running, seconds=60)
-            arrived = _Events(stack, client, name)
+            arrived = _Events(stack, client, name, read)
             total = sum(len(case.values) for case in CASES)
             arrived.until(total)
             _stream(source)
             arrived.until(2 * total + 2 * len(LARGE))
             arrived.close()
-        recorded = _recorded(source, dsn, arrived)
-    if os.environ.get("CDC_LAKE_RECORD_TYPES"):
-        RECORDING.write_text(_one_line_a_type(recorded), encoding="utf-8")
-    return recorded
+        return _recorded(source, dsn, arrived)
 
 
 def _create(source: psycopg.Connection[Any], name: str) -> None:
