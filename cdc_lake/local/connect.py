@@ -72,6 +72,8 @@ class Connect(Part):
             "scheduled.rebalance.max.delay.ms": 0,
             "session.timeout.ms": 10_000,
             "task.shutdown.graceful.timeout.ms": 3000,
+            # Both are started at once: where the processors are taken, Kafka may need longer than a client's minute.
+            "default.api.timeout.ms": int(self.start_seconds * 1000),
         }
         if self.plugins.is_dir():
             settings["plugin.path"] = self.plugins

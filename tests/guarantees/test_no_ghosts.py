@@ -170,7 +170,7 @@ def kill_and_check(project: Project, stack: RunningStack) -> None:
         stack.stack.up()
         with ConnectClient(stack.connect_url) as client:
             wait_for(lambda: (s := client.find_status(project.name)) is not None and s.running, "the connector")
-        report = wait_for(lambda: (r := project.verify())["ok"] and r, "the lake to be equal", seconds=180)
+        report = wait_for(lambda: (r := project.verify())["ok"] and r, "the lake to be equal", seconds=420)
     finally:
         registering.kill()
         running.send_signal(signal.SIGTERM)
