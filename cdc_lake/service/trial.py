@@ -17,12 +17,12 @@ from cdc_lake.service.shard import Shard
 
 
 class Trial:
-    """One shard of a service, within its context, in a folder that goes away with it."""
+    """One shard of a service, within its context, in a folder that goes away with it: of `topic`, else of its first."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, topic: str | None = None) -> None:
         self.service = service
         self._folder = tempfile.TemporaryDirectory(prefix="cdc-lake-service-")
-        self._tp = TopicPartition(service.topics[0], 0)
+        self._tp = TopicPartition(topic or service.topics[0], 0)
         self._shard = Shard(service, self._tp, Path(self._folder.name) / "trial.sqlite")
         self.letters: list[dict[str, Any]] = []
 
