@@ -82,7 +82,7 @@ READING = (
         current._partial_select,
         (("CASE WHEN n.h{i} THEN n.v{i} WHEN NOT n.born THEN o.c{i} END", "l.c{i}"),),
     ),
-    Bug("a truncate is ignored", tail.survey, (("count(*) FILTER (__op = 't')", "0"),)),
+    Bug("a truncate is ignored", tail.facts_sql, (("count(*) FILTER (__op = 't')", "0"),)),
 )
 MODEL = (
     Bug("redelivered rows complete a transaction", tail.count_rows, (("count(DISTINCT l.__tx_order)", "count(*)"),)),
