@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TypeVar
 
 import duckdb
@@ -82,10 +83,13 @@ class Kept:
         if new:
             query = f"SELECT filename, {_END} FROM {scan(new, named=True)} WHERE status = 'END' ORDER BY filename"
             rows: pa.Table = con.cursor().sql(query).to_arrow_table()
-            names = rows.column("filename").to_pylist()
-            for file in new:
-                first, count = (names.index(file), names.count(file)) if file in names else (0, 0)
-                self.ends[file] = rows.slice(first, count).drop_columns(["filename"])
+            names, rows = rows.column("filename").to_pylist(), rows.drop_columns(["filename"])
+            self.ends |= dict.fromkeys(new, rows.slice(0, 0))
+            first = 0
+            for file, run in groupby(names):
+                count = sum(1 for _ in run)
+                self.ends[file] = rows.slice(first, count)
+                first += count
         self.ends = {f: self.ends[f] for f in files}
         return pa.concat_tables(self.ends.values())
 

@@ -56,16 +56,14 @@ def still_open(kept: Kept | None, landed: Mapping[str, Tail]) -> list[tuple[str,
 
 def note_complete(con: duckdb.DuckDBPyConnection, ends: str, kept: Kept, landed: Mapping[str, Tail], cut: int) -> None:
     """Remember that all transactions up to `cut` are complete, and which files hold nothing of later ones."""
-    for name, tail in still_open(kept, landed):
-        closed = kept.closed.setdefault(name, set())
-        closed.intersection_update(landed[name].files)
-        if tail.files:
-            rows = con.execute(
-                f"""SELECT filename FROM {scan(tail.files, named=True)} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
-                WHERE {tail.unfolded} AND l.__tx_id IS NOT NULL AND coalesce(e.pos, {NEVER}) > {cut}
-                GROUP BY filename"""
-            ).fetchall()
-            closed.update(set(tail.files) - {name for (name,) in rows})
+    selects = [
+        f"""SELECT filename FROM {scan(tail.files, named=True)} l LEFT JOIN {ends} e ON l.__tx_id = e.tx_id
+        WHERE {tail.unfolded} AND l.__tx_id IS NOT NULL AND coalesce(e.pos, {NEVER}) > {cut} GROUP BY filename"""
+        for _, tail in still_open(kept, landed)
+        if tail.files
+    ]
+    later = {file for (file,) in con.execute(" UNION ALL ".join(selects)).fetchall()} if selects else set()
+    kept.closed = {name: set(tail.files) - later for name, tail in landed.items()}
     kept.cut = max(kept.cut, cut)
 
 
