@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from cdc_lake.addresses import LOOPBACK
 from cdc_lake.config_rules import Section
 
 
@@ -48,5 +49,4 @@ class RegistrySection(Section):
     def readable_by_others(self) -> bool:
         """Whether credentials cross a network unencrypted."""
         parts = urlsplit(self.url)
-        near = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        return parts.scheme == "http" and not near and bool(self.user or self.headers)
+        return parts.scheme == "http" and parts.hostname not in LOOPBACK and bool(self.user or self.headers)

@@ -9,21 +9,14 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from cdc_lake.errors import ConfigError, first_line
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _JSON = "application/json; charset=utf-8"
 Answer = tuple[int, str, bytes]
 """Status, kind and body."""
 Respond = Callable[[str, Message], Answer]
 """The answer to a GET of a target, with the headers of its request."""
-
-
-def is_local(address: str) -> bool:
-    """Whether a host:port is one that only this machine reaches."""
-    return urlsplit(f"//{address}").hostname in LOOPBACK
 
 
 class Listening:

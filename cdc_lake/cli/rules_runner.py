@@ -14,12 +14,12 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+from cdc_lake.addresses import LOOPBACK
 from cdc_lake.cli import output
 from cdc_lake.cli.witness import witnessed
 from cdc_lake.config import Config
 from cdc_lake.errors import EXIT_INTERRUPTED, CdcLakeError, LakeError, UsageError
 from cdc_lake.land.layout import list_sources
-from cdc_lake.listening import LOOPBACK
 from cdc_lake.query.merged import Merged, merge
 from cdc_lake.query.news import News
 from cdc_lake.query.placed import Log, open_logs

@@ -116,7 +116,7 @@ def _look(config: Config) -> Look:
 
 
 def _warn(url: str) -> None:
-    from cdc_lake.listening import is_local
+    from cdc_lake.addresses import is_local
 
     if url.startswith("http://") and not is_local(url.removeprefix("http://")):
         output.say(

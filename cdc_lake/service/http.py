@@ -10,8 +10,9 @@ from urllib.parse import parse_qsl
 
 from prometheus_client.exposition import choose_encoder
 
+from cdc_lake.addresses import LOOPBACK
 from cdc_lake.errors import ConfigError
-from cdc_lake.listening import LOOPBACK, Answer, Listening, Respond, document
+from cdc_lake.listening import Answer, Listening, Respond, document
 from cdc_lake.service.answers import ALONE, Answering, checks, letters
 from cdc_lake.service.run import Runner
 

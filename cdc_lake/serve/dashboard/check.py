@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from cdc_lake.addresses import is_local
 from cdc_lake.checks import Check, fail, ok, warn
 from cdc_lake.config import Config
 from cdc_lake.config_serve import ServeSection
 from cdc_lake.errors import first_line
-from cdc_lake.listening import is_local
 from cdc_lake.serve.dashboard.token import token_file
 
 

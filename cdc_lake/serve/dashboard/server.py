@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import uvicorn
 
+from cdc_lake.addresses import LOOPBACK
 from cdc_lake.config import Config
 from cdc_lake.errors import ConfigError, first_line
-from cdc_lake.listening import LOOPBACK
 from cdc_lake.query.guard import Limits
 from cdc_lake.react.alerts import Alerts
 from cdc_lake.serve.dashboard import outside
