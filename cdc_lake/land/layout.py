@@ -171,6 +171,28 @@ def list_models(root: str, source: str, options: Mapping[str, str] | None = None
     return sorted(decode_name(m) for m in _folders(_join(root, source, "stream"), options))
 
 
+def table_paths(root: str, source: str, table: TableId) -> dict[str, str]:
+    """Where a table's log and its folds may be, by their kind."""
+    kinds = {"log": log_path, "current": current_path, "patch": patch_path, "history": history_path}
+    return {kind: path(root, source, table) for kind, path in kinds.items()}
+
+
+def source_paths(root: str, source: str) -> dict[str, str]:
+    """Where the Delta tables may be of which a source has one each, by their kind."""
+    kinds = {
+        "transactions": transactions_path,
+        "schemas": schemas_path,
+        "dead_letters": dead_letters_path,
+        "dead_letter_decisions": decisions_path,
+        "erasures": erasures_path,
+        "alerts": alerts_path,
+        "alert_deliveries": deliveries_path,
+        "alert_silences": silences_path,
+        "audit": audit_path,
+    }
+    return {kind: path(root, source) for kind, path in kinds.items()}
+
+
 def model_paths(root: str, source: str, table: TableId, options: Mapping[str, str] | None = None) -> dict[str, str]:
     """Where the Delta tables that are made of a table's log may be, by the name of their kind."""
     home = _join(root, source)

@@ -118,29 +118,11 @@ def _append_again(
 def _places(root: str, source: str, options: Options) -> Iterator[tuple[str, str, str]]:
     """Kind, name and path of every table that may be there; the change logs first, for they say what has landed."""
     for table in layout.list_tables(root, source, options):
-        for kind, path in (
-            ("log", layout.log_path),
-            ("current", layout.current_path),
-            ("patch", layout.patch_path),
-            ("history", layout.history_path),
-        ):
-            yield kind, str(table), path(root, source, table)
-    for kind, place in _KINDS.items():
-        yield kind, "", place(root, source)
+        for kind, path in layout.table_paths(root, source, table).items():
+            yield kind, str(table), path
+    for kind, path in layout.source_paths(root, source).items():
+        yield kind, "", path
     for model in layout.list_models(root, source, options):
         yield "stream", model, layout.stream_path(root, source, model)
         yield "stream_late", model, layout.stream_late_path(root, source, model)
         yield "stream_sent", model, layout.stream_sent_path(root, source, model)
-
-
-_KINDS = {
-    "transactions": layout.transactions_path,
-    "schemas": layout.schemas_path,
-    "dead_letters": layout.dead_letters_path,
-    "dead_letter_decisions": layout.decisions_path,
-    "erasures": layout.erasures_path,
-    "alerts": layout.alerts_path,
-    "alert_deliveries": layout.deliveries_path,
-    "alert_silences": layout.silences_path,
-    "audit": layout.audit_path,
-}

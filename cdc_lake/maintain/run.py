@@ -14,7 +14,7 @@ from cdc_lake.errors import CdcLakeError
 from cdc_lake.events import TableId
 from cdc_lake.land import layout
 from cdc_lake.maintain.look import look
-from cdc_lake.maintain.plan import CHECKPOINT, COMPACT, CURRENT, FOLD, HISTORY, PATCH, TIER, Rules, Step, fold_due, plan
+from cdc_lake.maintain.plan import CHECKPOINT, COMPACT, CURRENT, FOLD, TIER, Rules, Step, fold_due, plan
 from cdc_lake.maintain.tiers import STEPS, Kept
 from cdc_lake.maintain.work import do
 from cdc_lake.project.fold import Folded, fold_connection, fold_source
@@ -104,12 +104,7 @@ def maintain(job: Job, tell: Tell) -> Iterator[Report]:
 
 def parts_of(lake: Lake, source: str, table: TableId) -> list[Part]:
     """The Delta tables of a source's table; some may not be there yet."""
-    return [
-        Part(source, LOG, layout.log_path(lake.root, source, table), table),
-        Part(source, CURRENT, layout.current_path(lake.root, source, table), table),
-        Part(source, PATCH, layout.patch_path(lake.root, source, table), table),
-        Part(source, HISTORY, layout.history_path(lake.root, source, table), table),
-    ]
+    return [Part(source, kind, path, table) for kind, path in layout.table_paths(lake.root, source, table).items()]
 
 
 def _parts(job: Job, source: str) -> list[Part]:
@@ -117,17 +112,7 @@ def _parts(job: Job, source: str) -> list[Part]:
     wanted = [t for t in job.lake.tables(source) if job.wants(t)]
     found = [p for t in wanted for p in (*parts_of(job.lake, source, t), Part(source, TIER, "", t))]
     if job.wanted is None:
-        found += [
-            Part(source, "transactions", layout.transactions_path(root, source)),
-            Part(source, "schemas", layout.schemas_path(root, source)),
-            Part(source, "dead_letters", layout.dead_letters_path(root, source)),
-            Part(source, "dead_letter_decisions", layout.decisions_path(root, source)),
-            Part(source, "erasures", layout.erasures_path(root, source)),
-            Part(source, "alerts", layout.alerts_path(root, source)),
-            Part(source, "alert_deliveries", layout.deliveries_path(root, source)),
-            Part(source, "alert_silences", layout.silences_path(root, source)),
-            Part(source, "audit", layout.audit_path(root, source)),
-        ]
+        found += [Part(source, kind, path) for kind, path in layout.source_paths(root, source).items()]
         for model in layout.list_models(root, source, job.lake.options):
             found.append(Part(source, f"stream {model}", layout.stream_path(root, source, model)))
             found.append(Part(source, f"stream_late {model}", layout.stream_late_path(root, source, model)))
