@@ -61,9 +61,9 @@ def delayed(qty: int) -> int:
     return qty * 7 % 11
 
 
-_LATE = "time: __source_ts - INTERVAL 1 MINUTE * (qty * 7 % 11)"
+LATE = "time: __source_ts - INTERVAL 1 MINUTE * (qty * 7 % 11)"
 _TWO = "streams: {a: {table: sales, where: qty < 5}, b: {table: stock, where: qty > 5}}\n"
-_TWO_LATE = f"streams: {{a: {{table: sales, where: qty < 5, {_LATE}}}, b: {{table: stock, where: qty > 5, {_LATE}}}}}\n"
+_TWO_LATE = f"streams: {{a: {{table: sales, where: qty < 5, {LATE}}}, b: {{table: stock, where: qty > 5, {LATE}}}}}\n"
 A, B = Stream("a", SALES, low), Stream("b", STOCK, high)
 A_LATE, B_LATE = Stream("a", SALES, low, delayed), Stream("b", STOCK, high, delayed)
 ALL = Stream("a", SALES, every)
@@ -92,7 +92,7 @@ CASES = {
         lambda: Windows(6 * MINUTE, 2 * MINUTE, when=lambda qs: sum(qs) > 12 and len(qs) < 4),
     ),
     "late windows": Case(
-        f"lateness: 4 minutes\nstreams: {{a: {{table: sales, {_LATE}}}}}\n"
+        f"lateness: 4 minutes\nstreams: {{a: {{table: sales, {LATE}}}}}\n"
         "count: {of: a, window: 6 minutes, every: 3 minutes, at_least: 2}\n",
         [Stream("a", SALES, every, delayed)],
         lambda: Windows(6 * MINUTE, 3 * MINUTE, at_least=2, when=lambda _: False),

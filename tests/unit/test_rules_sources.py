@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -27,28 +25,17 @@ from cdc_lake.react.unread import find_unread
 from cdc_lake.react.watch import check
 from tests.commands import run
 from tests.lake_model import Feed, config
-from tests.rule_model import MINUTE, Absence, Correlation, Found, Model, Sequence, Stream, in_order, merged_findings
-from tests.unit.test_rules_model import delayed, high, low, plain, trade
+from tests.rule_model import MINUTE, Absence, Correlation, Found, Sequence, Stream, in_order, merged_findings
+from tests.unit.test_rules_model import LATE, Case, delayed, high, low, plain, trade
 from tests.unit.test_rules_run import POINTS
 
 SALES, SCANS, RETURNS = (TableId("public", name) for name in ("sales", "scans", "returns"))
-_LATE = "time: __source_ts - INTERVAL 1 MINUTE * (qty * 7 % 11)"
 _A, _B = "a: {table: sales, where: qty < 5}", "b: {table: scans, where: qty > 5}"
 _TWO = f"streams: {{{_A}, {_B}}}\n"
-_TWO_LATE = f"streams: {{{_A[:-1]}, {_LATE}}}, {_B[:-1]}, {_LATE}}}}}\n"
+_TWO_LATE = f"streams: {{{_A[:-1]}, {LATE}}}, {_B[:-1]}, {LATE}}}}}\n"
 A, B = Stream("a", SALES, low), Stream("b", SCANS, high)
 A_LATE, B_LATE = Stream("a", SALES, low, delayed), Stream("b", SCANS, high, delayed)
 SEEDS = range(3)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A rule, and its twin."""
-
-    text: str
-    streams: list[Stream]
-    model: Callable[[], Model]
-    lateness: int = 0
 
 
 CASES = {

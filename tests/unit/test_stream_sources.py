@@ -69,6 +69,20 @@ def expected(shop: Shop, *, left: bool) -> tuple[list[Row], int]:
     return rows + [(e.tx, e.order, None, None) for e in alone if left], len(a.late) + len(b.late)
 
 
+def followed(folder: Path, shop: Shop, model: Model, chance: Random) -> Streams:
+    """The model at its end, after it was run now and then while the shop traded and its sources landed unevenly."""
+    for chunk in (2, 5, 100, 4):
+        shop.trade(chance.randrange(10, 30))
+        for feed in shop.feeds:
+            if chance.random() < 0.7:
+                feed.land(chance)
+        Streams(config(folder), [model], chunk=chunk).round(final=chance.random() < 0.7)
+    shop.land()
+    sliced = Streams(config(folder), [model])
+    sliced.round(final=True)
+    return sliced
+
+
 def replayed_alike(folder: Path, model: Model, chunk: int) -> bool:
     con = open_connection()
     try:
@@ -87,15 +101,7 @@ def test_interleavings_and_slices_make_what_a_simple_twin_makes(tmp_path: Path, 
     shop, model = Shop(tmp_path, chance), model_of(tmp_path, left=left)
     shop.trade(8)
     shop.land()
-    for chunk in (2, 5, 100, 4):
-        shop.trade(chance.randrange(10, 30))
-        for feed in shop.feeds:
-            if chance.random() < 0.7:
-                feed.land(chance)
-        Streams(config(tmp_path), [model], chunk=chunk).round(final=chance.random() < 0.7)
-    shop.land()
-    sliced = Streams(config(tmp_path), [model])
-    sliced.round(final=True)
+    sliced = followed(tmp_path, shop, model, chance)
     rows, _, late = made(tmp_path, sliced)
     wanted, too_late = expected(shop, left=left)
     assert rows == sorted(wanted, key=repr)
@@ -182,15 +188,7 @@ def test_changes_meet_a_table_of_another_source_as_it_was_when_they_were_committ
     model = load_model(file)
     shop.trade(10)
     shop.land()
-    for chunk in (2, 5, 100, 4):
-        shop.trade(chance.randrange(10, 30))
-        for feed in shop.feeds:
-            if chance.random() < 0.7:
-                feed.land(chance)
-        Streams(config(tmp_path), [model], chunk=chunk).round(final=chance.random() < 0.7)
-    shop.land()
-    sliced = Streams(config(tmp_path), [model])
-    sliced.round(final=True)
+    sliced = followed(tmp_path, shop, model, chance)
     rows, _, _ = made(tmp_path, sliced)
     wanted = as_of_the_commit(shop, left=left)
     assert rows == sorted(wanted, key=repr)
