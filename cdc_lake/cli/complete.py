@@ -101,18 +101,18 @@ class _Line:
         """What may stand here. `begun` says what kind of word it is; the caller chooses those that begin so."""
         arguments = self._command.get("arguments", [])
         if self.wants is not None:
-            yield from self._named(self.wants["takes"], begun)
+            yield from self._named(self.wants["takes"])
         elif begun.startswith("-") and not self.no_more_options:
             left = (o for o in self._options() if o.get("repeats") or o["names"][0] not in self._given)
             yield from ((name, option["help"]) for option in left for name in option["names"])
         elif arguments and (self._filled < len(arguments) or arguments[-1].get("repeats")):
-            yield from self._named(arguments[min(self._filled, len(arguments) - 1)]["takes"], begun)
+            yield from self._named(arguments[min(self._filled, len(arguments) - 1)]["takes"])
         elif not self._filled:
             yield from ((name, child["help"]) for name, child in self._command.get("commands", {}).items())
 
-    def _named(self, kind: str, begun: str) -> Iterator[Word]:
+    def _named(self, kind: str) -> Iterator[Word]:
         words = kind.split("|") if "|" in kind else names(kind, self._config) if kind else ()
-        return ((word, "") for word in sorted(set(words)) if word.startswith(begun))
+        return ((word, "") for word in sorted(set(words)))
 
 
 # --- what each shell's script asks and takes, as typer's `--install-completion` writes it

@@ -35,10 +35,7 @@ from cdc_lake.react.watch import Target, check
 # How often to look whether something has landed: one look costs a stat of a folder.
 _LOOK_SECONDS = 0.2
 # How far a rule is that is nowhere yet.
-_NOT_BEGUN: dict[str, Any] = {
-    **dict.fromkeys(("position", "behind", "waits_for", "waits_since")),
-    "positions": [],
-}
+_NOT_BEGUN: dict[str, Any] = dict.fromkeys(("position", "behind", "waits_for", "waits_since")) | {"positions": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +200,7 @@ def listed(config: Config) -> list[dict[str, Any]]:
         orders = Orders(logs[0].con, logs) if logs else None
         for rule in rules:
             rows.append(_listed(config, orders, rule) | _counted(totals.pop(rule.name, {})))
-    gone: dict[str, Any] = {
-        "kind": "(file is gone)",
-        "severity": None,
-        "position": None,
-        "behind": None,
-        "positions": [],
-    }
-    gone |= {"waits_for": None, "waits_since": None}
+    gone = {"kind": "(file is gone)", "severity": None, **_NOT_BEGUN}
     return rows + [{"rule": name, **gone, **_counted(states)} for name, states in totals.items()]
 
 

@@ -33,8 +33,8 @@ def compare_files(path: str, table: DeltaTable, options: Mapping[str, str] | Non
     What a commit took away is no stray: vacuum deletes it in time. Nor is what is younger than a day.
     Raises OSError, pyarrow.ArrowException or DeltaError when the folder cannot be listed.
     """
-    read = set(table.get_add_actions(flatten=True)["path"].to_pylist())
-    known = files_named(table)
+    read = _read(table)
+    known = read | _taken_away(table)
     found = open_store(path, options).get_file_info(pafs.FileSelector("", recursive=True))
     files = {info.path: info for info in found if info.type == pafs.FileType.File and not _HIDDEN.match(info.path)}
     before = datetime.now(UTC) - _IN_FLIGHT
@@ -45,5 +45,12 @@ def compare_files(path: str, table: DeltaTable, options: Mapping[str, str] | Non
 def files_named(table: DeltaTable) -> set[str]:
     """The data files that a snapshot's commits name: those that are read, and those that were taken away and still lie
     there for older readers."""
-    read = set(table.get_add_actions(flatten=True)["path"].to_pylist())
-    return read | set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))
+    return _read(table) | _taken_away(table)
+
+
+def _read(table: DeltaTable) -> set[str]:
+    return set(table.get_add_actions(flatten=True)["path"].to_pylist())
+
+
+def _taken_away(table: DeltaTable) -> set[str]:
+    return set(table.vacuum(0, dry_run=True, enforce_retention_duration=False, full=False))

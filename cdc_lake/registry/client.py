@@ -86,11 +86,6 @@ class RegistryClient:
         """Names of all subjects."""
         return [str(one) for one in self._ask("/subjects", kind=list)]
 
-    def latest(self, subject: str) -> dict[str, Any]:
-        """The newest version of a subject: `id`, `version`, `schema`, perhaps `schemaType`. Raises
-        UnknownSchemaError."""
-        return dict(self._ask(f"/subjects/{quote(subject, safe='')}/versions/latest"))
-
     def compatibility(self, subject: str | None = None) -> str | None:
         """What a new version of a subject, or of any, is held against; None where the subject has no word of its own,
         or the registry does not tell."""
